@@ -1,0 +1,87 @@
+# The one way in. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GOARCH ?= $(shell go env GOARCH)
+HOSTARCH := $(shell go env GOHOSTARCH)
+BUILD := build
+PLUGIN := $(BUILD)/$(GOARCH)/out_cloudwatch_tenants.so
+# cgo needs a C compiler for the target.
+ifneq ($(GOARCH),$(HOSTARCH))
+ifeq ($(GOARCH),arm64)
+CROSS := CC=aarch64-linux-gnu-gcc
+endif
+ifeq ($(GOARCH),amd64)
+CROSS := CC=x86_64-linux-gnu-gcc
+endif
+endif
+LDFLAGS := -s -w
+FUZZTIME ?= 20s
+# Unit tests, then everything that goes through the real .so.
+PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/...
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: plugin
+plugin: ## build the Fluent Bit plugin; GOARCH=arm64 cross-compiles (needs gcc-aarch64-linux-gnu)
+	@mkdir -p $(dir $(PLUGIN))
+	$(CROSS) CGO_ENABLED=1 GOARCH=$(GOARCH) go build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $(PLUGIN) ./plugin
+	@rm -f $(PLUGIN:.so=.h)
+	@ls -l $(PLUGIN) | awk '{printf "%s: %.1f MB\n", $$9, $$5/1048576}'
+
+.PHONY: provisioner
+provisioner: ## build tenantlogs, the provisioner and CLI (static)
+	@mkdir -p $(BUILD)/$(GOARCH)
+	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/$(GOARCH)/tenantlogs ./provisioner
+
+.PHONY: demo
+demo: ## ship the logs of three tenants and a forger, end to end, with no AWS account
+	@go run ./e2e/demo
+
+.PHONY: test
+test: ## unit tests and the promises through the real .so, with the race detector
+	go test -race $(PACKAGES)
+	go test -race -count=1 ./e2e
+
+.PHONY: e2e
+e2e: ## the promises again, through a real Fluent Bit (PATH or $$FLUENT_BIT)
+	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \
+	if [ -z "$$bin" ]; then echo "make e2e: no Fluent Bit found on PATH or in \$$FLUENT_BIT: nothing was tested"; exit 2; fi; \
+	"$$bin" --version | head -1; \
+	E2E_ENGINE=fluent-bit FLUENT_BIT="$$bin" go test -count=1 -v ./e2e
+
+.PHONY: bench
+bench: ## nanoseconds, bytes and allocations of a record's way
+	go test -run xxx -bench . -benchmem ./internal/chunk ./internal/tenancy ./internal/delivery
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	@for pkg in $$(go list ./internal/... ./e2e/...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; \
+	    go test -run xxx -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+.PHONY: lint
+lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go.mod, and what the layout forbids
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt'd:"; gofmt -l .; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	$(GOLANGCI) run ./...
+	@./.ci/layout
+
+$(GOLANGCI):
+	@mkdir -p $(dir $@)
+	GOBIN=$(abspath $(dir $@)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	@mv $(dir $@)golangci-lint $@
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BUILD)

@@ -1,0 +1,240 @@
+// Package awsclient builds the AWS SDK's clients: region, endpoints, FIPS, roles
+// and user agent in one place, and the classes of AWS's errors. Nothing else in
+// the project configures the SDK.
+package awsclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// Config says how AWS is reached. The zero value is the SDK's default chain.
+type Config struct {
+	// Region is the AWS region; empty means AWS_REGION or the profile's.
+	Region string
+	// Endpoint and STSEndpoint replace AWS's own hosts: a host, host:port or URL;
+	// https where no scheme is given.
+	Endpoint, STSEndpoint string
+	// UseFIPS asks for FIPS 140 endpoints. It excludes Endpoint.
+	UseFIPS bool
+	// Profile is a profile of the shared configuration files.
+	Profile string
+	// RoleARN is assumed on top of the credentials found, with ExternalID if set.
+	RoleARN, ExternalID string
+	// ExtraUserAgent is appended to the user agent of every call.
+	ExtraUserAgent string
+	// MaxConns bounds the connections to one host; 0 means no bound.
+	MaxConns int
+}
+
+// sessionName is what CloudTrail shows for the calls made with RoleARN.
+const sessionName = "eks-tenant-logs"
+
+// controlAttempts is how often the SDK tries a call that creates or describes
+// something. PutLogEvents is never tried again by the SDK: every attempt must be
+// seen by the one who accounts for what was delivered.
+const controlAttempts = 6
+
+// Client is CloudWatch Logs as one identity. It may be used by many goroutines.
+type Client struct {
+	*cloudwatchlogs.Client
+	// Region is the region the calls go to.
+	Region string
+}
+
+// New builds a client. It makes no network call, except where the SDK must ask the
+// EC2 metadata service for nothing else being configured.
+func New(ctx context.Context, c Config) (*Client, error) {
+	httpClient := awshttp.NewBuildableClient().
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = 5 * time.Second }).
+		WithTransportOptions(func(t *http.Transport) {
+			t.TLSHandshakeTimeout = 5 * time.Second
+			t.MaxIdleConns = 0
+			t.MaxIdleConnsPerHost = max(c.MaxConns, 2)
+			t.MaxConnsPerHost = c.MaxConns
+			if t.TLSClientConfig == nil {
+				t.TLSClientConfig = &tls.Config{}
+			}
+			t.TLSClientConfig.MinVersion = tls.VersionTLS12
+			// One connection a call in flight: HTTP/2 would put them all on one.
+			t.ForceAttemptHTTP2 = false
+		})
+	opts := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(httpClient),
+		config.WithRetryer(func() aws.Retryer {
+			return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = controlAttempts })
+		}),
+	}
+	if c.Region != "" {
+		opts = append(opts, config.WithRegion(c.Region))
+	}
+	if c.Profile != "" {
+		opts = append(opts, config.WithSharedConfigProfile(c.Profile))
+	}
+	if c.UseFIPS {
+		opts = append(opts, config.WithUseFIPSEndpoint(aws.FIPSEndpointStateEnabled))
+	}
+	if c.ExtraUserAgent != "" {
+		opts = append(opts, config.WithAPIOptions([]func(*middleware.Stack) error{
+			awsmiddleware.AddUserAgentKey(c.ExtraUserAgent),
+		}))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("failed to load the AWS configuration: %w", err)
+	}
+	if cfg.Region == "" {
+		return nil, errors.New("region is not set: set the option region, or AWS_REGION in the environment")
+	}
+	if c.RoleARN != "" {
+		endpoint, err := EndpointURL(c.STSEndpoint)
+		if err != nil {
+			return nil, fmt.Errorf("sts_endpoint: %w", err)
+		}
+		client := sts.NewFromConfig(cfg, func(o *sts.Options) {
+			if endpoint != "" {
+				o.BaseEndpoint = &endpoint
+			}
+		})
+		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, c.RoleARN, func(o *stscreds.AssumeRoleOptions) {
+			o.RoleSessionName = sessionName
+			if c.ExternalID != "" {
+				o.ExternalID = &c.ExternalID
+			}
+		}))
+	}
+	cfg.Credentials = namedCredentials{cfg.Credentials}
+	endpoint, err := EndpointURL(c.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	logs := cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
+		if endpoint != "" {
+			o.BaseEndpoint = &endpoint
+		}
+	})
+	return &Client{Client: logs, Region: cfg.Region}, nil
+}
+
+// namedCredentials marks failures to find credentials, so that they are not taken
+// for failures of the call they were needed for.
+type namedCredentials struct{ aws.CredentialsProvider }
+
+func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	if p.CredentialsProvider == nil {
+		return aws.Credentials{}, &CredentialsError{errors.New("none configured")}
+	}
+	c, err := p.CredentialsProvider.Retrieve(ctx)
+	if err != nil {
+		return c, &CredentialsError{err}
+	}
+	return c, nil
+}
+
+// EndpointURL completes an endpoint given as host, host:port or URL. Empty stays
+// empty. Anything with a path or query is an error: CloudWatch has none.
+func EndpointURL(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	if !strings.Contains(s, "://") {
+		s = "https://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		u.Path != "" && u.Path != "/" || u.Scheme != "https" && u.Scheme != "http" {
+		return "", fmt.Errorf("%q is no endpoint: give a host, host:port, or http(s)://host[:port]", s)
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
+// Body is the JSON of a PutLogEvents call, as it goes on the wire.
+type Body struct {
+	Bytes []byte
+	// Gzip says that Bytes are compressed.
+	Gzip bool
+}
+
+// Rejected is CloudWatch's rejectedLogEventsInfo: positions in the batch that was
+// sent. The zero value means that every event was accepted.
+type Rejected struct {
+	// Old is the exclusive end of the events too old or expired, from the start.
+	Old int
+	// New is how many events, from the end, were too new.
+	New int
+}
+
+// Put calls PutLogEvents once with a body that is already encoded; count is the
+// number of events in it. The body is not kept after Put returns.
+func (c *Client) Put(ctx context.Context, group, stream string, body Body, count int) (Rejected, error) {
+	out, err := c.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{
+		LogGroupName:  &group,
+		LogStreamName: &stream,
+		LogEvents:     []types.InputLogEvent{},
+	}, func(o *cloudwatchlogs.Options) {
+		o.Retryer = aws.NopRetryer{}
+		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
+			return s.Serialize.Insert(bodyMiddleware{body}, "OperationSerializer", middleware.After)
+		})
+	})
+	if err != nil {
+		return Rejected{}, fmt.Errorf("failed to put %d events into stream %s of group %s: %w", count, stream, group, err)
+	}
+	var r Rejected
+	if info := out.RejectedLogEventsInfo; info != nil {
+		if info.TooOldLogEventEndIndex != nil {
+			r.Old = int(*info.TooOldLogEventEndIndex)
+		}
+		if info.ExpiredLogEventEndIndex != nil {
+			r.Old = max(r.Old, int(*info.ExpiredLogEventEndIndex))
+		}
+		if info.TooNewLogEventStartIndex != nil {
+			r.New = count - int(*info.TooNewLogEventStartIndex)
+		}
+		r.Old = min(max(r.Old, 0), count)
+		r.New = min(max(r.New, 0), count-r.Old)
+	}
+	return r, nil
+}
+
+// bodyMiddleware puts our bytes in the place of the serializer's; the SDK computes
+// the hash, signs and sends them.
+type bodyMiddleware struct{ body Body }
+
+func (bodyMiddleware) ID() string { return "EncodedBody" }
+
+func (m bodyMiddleware) HandleSerialize(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (middleware.SerializeOutput, middleware.Metadata, error) {
+	req, ok := in.Request.(*smithyhttp.Request)
+	if !ok {
+		return middleware.SerializeOutput{}, middleware.Metadata{}, fmt.Errorf("unexpected transport %T", in.Request)
+	}
+	req, err := req.SetStream(bytes.NewReader(m.body.Bytes))
+	if err != nil {
+		return middleware.SerializeOutput{}, middleware.Metadata{}, err
+	}
+	if m.body.Gzip {
+		req.Header.Set("Content-Encoding", "gzip")
+	}
+	in.Request = req
+	return next.HandleSerialize(ctx, in)
+}

@@ -1,0 +1,163 @@
+package awsclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// Class is what an answer of AWS means for what to do next.
+type Class uint8
+
+const (
+	// ClassNone: no error.
+	ClassNone Class = iota
+	// ClassRetryable: AWS or the way to it failed; the same call may work later.
+	ClassRetryable
+	// ClassThrottled: the same, and less of it should be sent.
+	ClassThrottled
+	// ClassDenied: these credentials may not do this.
+	ClassDenied
+	// ClassCredentials: there are no usable credentials at all (none found, expired,
+	// wrong, or a clock that is off). Nobody's call would work.
+	ClassCredentials
+	// ClassNotFound: the group or stream is not there.
+	ClassNotFound
+	// ClassExists: it is there already.
+	ClassExists
+	// ClassConflict: somebody else is changing it; look again.
+	ClassConflict
+	// ClassInvalid: this request will never be accepted as it is.
+	ClassInvalid
+	// ClassCanceled: we gave up waiting.
+	ClassCanceled
+)
+
+func (c Class) String() string {
+	switch c {
+	case ClassNone:
+		return "ok"
+	case ClassThrottled:
+		return "throttled"
+	case ClassDenied:
+		return "denied"
+	case ClassCredentials:
+		return "credentials"
+	case ClassNotFound:
+		return "not found"
+	case ClassExists:
+		return "exists"
+	case ClassConflict:
+		return "conflict"
+	case ClassInvalid:
+		return "invalid"
+	case ClassCanceled:
+		return "canceled"
+	}
+	return "retryable"
+}
+
+// codes are the error codes of CloudWatch Logs' API reference (each operation's
+// "Errors", and "Common Error Types"). What is not here is told by its HTTP status.
+var codes = map[string]Class{
+	"ThrottlingException":                 ClassThrottled,
+	"Throttling":                          ClassThrottled,
+	"RequestThrottled":                    ClassThrottled,
+	"TooManyRequestsException":            ClassThrottled,
+	"RequestLimitExceeded":                ClassThrottled,
+	"LimitExceededException":              ClassThrottled,
+	"ServiceUnavailableException":         ClassRetryable,
+	"ServiceUnavailable":                  ClassRetryable,
+	"InternalFailure":                     ClassRetryable,
+	"RequestTimeout":                      ClassRetryable,
+	"AccessDeniedException":               ClassDenied,
+	"AccessDenied":                        ClassDenied,
+	"NotAuthorized":                       ClassDenied,
+	"UnrecognizedClientException":         ClassCredentials,
+	"InvalidSignatureException":           ClassCredentials,
+	"SignatureDoesNotMatch":               ClassCredentials,
+	"ExpiredTokenException":               ClassCredentials,
+	"ExpiredToken":                        ClassCredentials,
+	"RequestExpired":                      ClassCredentials,
+	"InvalidClientTokenId":                ClassCredentials,
+	"IncompleteSignature":                 ClassCredentials,
+	"MissingAuthenticationToken":          ClassCredentials,
+	"MissingAuthenticationTokenException": ClassCredentials,
+	"OptInRequired":                       ClassCredentials,
+	"ResourceNotFoundException":           ClassNotFound,
+	"ResourceAlreadyExistsException":      ClassExists,
+	"OperationAbortedException":           ClassConflict,
+	"InvalidParameterException":           ClassInvalid,
+	"ValidationException":                 ClassInvalid,
+	"InvalidOperationException":           ClassInvalid,
+	"SerializationException":              ClassInvalid,
+	"UnsupportedOperationException":       ClassInvalid,
+}
+
+// Classify says what err means. Errors that did not come from AWS (no route, no
+// answer, TLS, DNS) are retryable: it is never the record's fault. Errors of the
+// project that have a method Class say it themselves.
+func Classify(err error) Class {
+	if err == nil {
+		return ClassNone
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		if c, ok := codes[api.ErrorCode()]; ok {
+			return c
+		}
+		var resp *smithyhttp.ResponseError
+		if errors.As(err, &resp) {
+			switch status := resp.HTTPStatusCode(); {
+			case status == 429:
+				return ClassThrottled
+			case status == 403:
+				return ClassDenied
+			case status == 413:
+				return ClassInvalid
+			}
+		}
+		return ClassRetryable
+	}
+	var classed interface{ Class() Class }
+	if errors.As(err, &classed) {
+		return classed.Class()
+	}
+	if errors.Is(err, context.Canceled) {
+		return ClassCanceled
+	}
+	return ClassRetryable
+}
+
+// CredentialsError says that no usable credentials were found.
+type CredentialsError struct{ Err error }
+
+func (e *CredentialsError) Error() string {
+	return fmt.Sprintf("no usable AWS credentials: %v; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", e.Err)
+}
+
+// Class is ClassCredentials.
+func (e *CredentialsError) Class() Class { return ClassCredentials }
+
+func (e *CredentialsError) Unwrap() error { return e.Err }
+
+// Brief is err in a few words, for a log line: AWS's code and message without the
+// SDK's wrapping, or the network's own words.
+func Brief(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		if api.ErrorMessage() == "" {
+			return api.ErrorCode()
+		}
+		return api.ErrorCode() + ": " + api.ErrorMessage()
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Error()
+	}
+	return err.Error()
+}

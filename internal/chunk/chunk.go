@@ -1,0 +1,587 @@
+// Package chunk turns the bytes that Fluent Bit hands to a flush into CloudWatch
+// log events: one pass over MessagePack, straight into JSON, no maps built.
+//
+// It must not know what a tag means, who a tenant is, or that AWS exists beyond
+// the limits on one event.
+package chunk
+
+import (
+	"errors"
+	"strconv"
+	"time"
+)
+
+// MaxMessage is the most bytes a message may have: PutLogEvents takes 1,048,576
+// bytes a call and counts 26 for each event on top of its message (API reference,
+// PutLogEvents). A longer message becomes numbered parts.
+const MaxMessage = 1_048_576 - 26
+
+// maxDepth bounds how deep maps and arrays are followed. What lies deeper is
+// carried as its MessagePack bytes in base64: nothing is lost, and no nesting
+// exhausts the stack.
+const maxDepth = 96
+
+// Event is one CloudWatch log event. Its message is a part of Events.Arena.
+type Event struct {
+	// Timestamp is in milliseconds since 1970-01-01 UTC.
+	Timestamp int64
+	// From and To bound the message in Events.Arena, in bytes.
+	From, To int
+	// Record is the index of the record in its chunk, counted over everything
+	// that stands in the chunk. The parts of one long message share it.
+	Record int
+	// Dest is what Options.Resolve answered; 0 without it.
+	Dest int
+}
+
+// Stats counts what became of a chunk's records.
+type Stats struct {
+	Records      int // log records delivered as one or more events
+	Events       int // events made of them
+	GroupMarkers int // Fluent Bit's own group start and end marks: no log, not shipped
+	Malformed    int // records that are not [time, map]; the rest of the chunk is delivered
+	LostBytes    int // bytes after which no record could be found any more
+	Claimed      int // records with a `kubernetes` map that disagrees with the source
+	Reserved     int // records with another field named as ours (_aws, _tenantlogs); renamed
+	EMF          int // raw messages enveloped because they could be read as EMF
+	Normalised   int // records with bytes that are no UTF-8, NaN, deep nesting: marked in the message
+	Duplicates   int // keys that stood in a map again; the last one wins
+	Restamped    int // records whose time CloudWatch would refuse
+	Split        int // records whose message became several events
+	Enveloped    int // raw messages wrapped in JSON, whatever the reason
+	NoLogKey     int // records without the field log_key names: shipped whole
+}
+
+// Damage says where a chunk could not be read. The zero value means nowhere.
+type Damage struct {
+	Offset int // bytes from the start of the chunk
+	Err    error
+}
+
+// Events is what Decode makes. It owns its memory: nothing in it points into the
+// chunk. It may be used again for another chunk.
+type Events struct {
+	Arena []byte
+	List  []Event
+	Stats Stats
+	// Damage is the first of the chunk's damages.
+	Damage Damage
+}
+
+// Message returns the message of event i. It is valid until the next Decode.
+func (e *Events) Message(i int) []byte { return e.Arena[e.List[i].From:e.List[i].To] }
+
+// Claim is what a record's own `kubernetes` map says. The strings are parts of
+// the chunk and must not be kept.
+type Claim struct {
+	Namespace, Pod, Container, PodUID, ContainerID, Host []byte
+	// Present is false where the record has no `kubernetes` map.
+	Present bool
+}
+
+// Options say what the message of a record is.
+type Options struct {
+	// Identity is the source of every record; nil where the tag names none.
+	Identity *Identity
+	// Resolve, when set, decides the identity record by record (`identity record`)
+	// from the last `kubernetes` map; the int becomes Event.Dest. A nil Identity
+	// leaves the record without authentic `kubernetes`.
+	Resolve func(Claim) (*Identity, int)
+	// LogKey sends this one top-level field raw instead of the record as JSON. The
+	// key is matched exactly. Empty means the whole record.
+	LogKey string
+	// AllowEMF leaves a top-level `_aws` as it is.
+	AllowEMF bool
+	// Note is put into `_tenantlogs` of every event: JSON members, no braces.
+	Note string
+	// Now, Oldest and Newest are milliseconds since 1970. A record outside
+	// [Oldest, Newest] gets Now as its time and keeps its own in `_tenantlogs`:
+	// CloudWatch refuses events older than 14 days or 2 hours ahead. Newest 0
+	// turns this off.
+	Now, Oldest, Newest int64
+	// MaxMessage bounds a message in bytes; 0 means the constant of that name.
+	MaxMessage int
+}
+
+// Identity is who wrote a record, in the form that goes into its message.
+type Identity struct {
+	namespace, pod, container, podUID, containerID, host string
+	// members is the inside of the `kubernetes` object.
+	members []byte
+}
+
+// NewIdentity makes the authentic `kubernetes` of a source. podUID, containerID
+// and host may be empty where they are not known; then a record's own may stand.
+func NewIdentity(namespace, pod, container, podUID, containerID, host string) *Identity {
+	id := &Identity{namespace: namespace, pod: pod, container: container, podUID: podUID, containerID: containerID, host: host}
+	for i, name := range identityKeys {
+		v := id.field(i)
+		if v == "" {
+			continue
+		}
+		if len(id.members) > 0 {
+			id.members = append(id.members, ',')
+		}
+		id.members = AppendString(id.members, []byte(name))
+		id.members = append(id.members, ':')
+		id.members = AppendString(id.members, []byte(v))
+	}
+	return id
+}
+
+// identityKeys are the fields of `kubernetes` that say who wrote a record, with
+// the names Fluent Bit's kubernetes filter gives them.
+var identityKeys = [...]string{"namespace_name", "pod_name", "container_name", "pod_id", "docker_id", "host"}
+
+// hostKey is the index of the one field that says where, not who.
+const hostKey = 5
+
+func (id *Identity) field(i int) string {
+	switch i {
+	case 0:
+		return id.namespace
+	case 1:
+		return id.pod
+	case 2:
+		return id.container
+	case 3:
+		return id.podUID
+	case 4:
+		return id.containerID
+	}
+	return id.host // hostKey
+}
+
+// mark is a change made to a record that its message must tell of.
+type mark uint8
+
+const (
+	markUTF8 mark = 1 << iota
+	markNumber
+	markDeep
+	markKey
+)
+
+var markNames = [...]string{"utf8", "number", "depth", "key"}
+
+// entry is one key and value of a map while it is written.
+type entry struct {
+	start, key, end int // in the output: entry, end of the key, end of the value
+	rawFrom, rawTo  int // the key in the input
+	fate            fate
+}
+
+// fate is what becomes of an entry whose key stands in its map again.
+type fate uint8
+
+const (
+	keep   fate = iota
+	drop        // a later entry has exactly this key
+	rename      // a later entry has a key that only JSON can't tell from this one
+)
+
+// Decoder decodes chunks, one at a time; it keeps its memory between them. It
+// must not be used by two goroutines at once.
+type Decoder struct {
+	in      []byte
+	opts    Options
+	ev      *Events
+	out     []byte
+	entries []entry
+	order   []int
+	scratch []byte
+	marks   mark
+}
+
+var (
+	errNotRecord = errors.New("not a record: [time, map] or [[time, metadata], map]")
+	errNotTime   = errors.New("a record without a time: an event time, an integer or a float")
+)
+
+const (
+	markerStart = 0xFFFFFFFF
+	markerEnd   = 0xFFFFFFFE
+)
+
+// Decode reads a chunk into ev, replacing what was there. It never fails as a
+// whole: what can't be read is counted in ev.Stats and named in ev.Damage, and
+// everything before it is delivered. data is not kept.
+func (d *Decoder) Decode(data []byte, opts Options, ev *Events) {
+	if opts.MaxMessage <= 0 || opts.MaxMessage > MaxMessage {
+		opts.MaxMessage = MaxMessage
+	}
+	d.in, d.opts, d.ev, d.out = data, opts, ev, ev.Arena[:0]
+	ev.List, ev.Stats, ev.Damage = ev.List[:0], Stats{}, Damage{}
+	record := 0
+	for off := 0; off < len(data); record++ {
+		start := len(d.out)
+		d.entries = d.entries[:0]
+		d.marks = 0
+		end, err := d.record(off, record)
+		if err == nil {
+			off = end
+			continue
+		}
+		d.out = d.out[:start]
+		if ev.Damage.Err == nil {
+			ev.Damage = Damage{Offset: off, Err: err}
+		}
+		if !errors.Is(err, errShort) && !errors.Is(err, errReserved) {
+			if end, err = skip(data, off); err == nil {
+				ev.Stats.Malformed++
+				off = end
+				continue
+			}
+		}
+		ev.Stats.Malformed++
+		ev.Stats.LostBytes = len(data) - off
+		break
+	}
+	ev.Stats.Events = len(ev.List)
+	ev.Arena = d.out
+	d.in, d.out, d.ev, d.opts = nil, nil, nil, Options{}
+}
+
+// record decodes the record at off and adds its events.
+func (d *Decoder) record(off, index int) (int, error) {
+	t, off, err := next(d.in, off)
+	if err != nil {
+		return off, err
+	}
+	if t.kind != kindArray || t.count != 2 {
+		return off, errNotRecord
+	}
+	t, off, err = next(d.in, off)
+	if err != nil {
+		return off, err
+	}
+	v2 := t.kind == kindArray
+	if v2 {
+		if t.count != 2 {
+			return off, errNotRecord
+		}
+		if t, off, err = next(d.in, off); err != nil {
+			return off, err
+		}
+	}
+	ms, marker, ok := d.time(t)
+	if !ok {
+		return off, errNotTime
+	}
+	if v2 {
+		if off, err = skip(d.in, off); err != nil {
+			return off, err
+		}
+	}
+	if marker {
+		if off, err = skip(d.in, off); err != nil {
+			return off, err
+		}
+		d.ev.Stats.GroupMarkers++
+		return off, nil
+	}
+	return d.body(off, index, ms)
+}
+
+// badTime stands for a time that no calendar has; it is always outside the window.
+const badTime = -1 << 62
+
+// time reads a record's time in milliseconds. Fluent Bit writes event times (ext
+// type 0: seconds and nanoseconds, 32 bit each), other senders integers and floats.
+func (d *Decoder) time(t token) (ms int64, marker, ok bool) {
+	switch t.kind {
+	case kindExt:
+		b := d.in[t.from:t.to]
+		if t.num != 0 || len(b) != 8 {
+			return 0, false, false
+		}
+		sec, nsec := int64(bigEndian(b[:4])), int64(bigEndian(b[4:]))
+		return sec*1000 + nsec/1e6, sec == markerStart || sec == markerEnd, true
+	case kindInt:
+		sec := int64(t.num)
+		if sec > 1<<53/1000 || sec < -1<<53/1000 {
+			return badTime, false, true
+		}
+		return sec * 1000, sec == -1 || sec == -2 || sec == markerStart || sec == markerEnd, true
+	case kindUint:
+		return badTime, false, true
+	case kindFloat, kindFloat32:
+		sec := float(t)
+		if !(sec < 1<<53/1000 && sec > -1<<53/1000) { // NaN is neither
+			return badTime, false, true
+		}
+		return int64(sec * 1000), false, true
+	}
+	return 0, false, false
+}
+
+// body writes the message of the record whose body is at off.
+func (d *Decoder) body(off, index int, ms int64) (int, error) {
+	t, inside, err := next(d.in, off)
+	if err != nil {
+		return inside, err
+	}
+	dest := 0
+	id := d.opts.Identity
+	f := fields{kube: -1, raw: -1}
+	start := len(d.out)
+	var end int
+	raw := d.opts.LogKey != "" && t.kind == kindMap
+	switch {
+	case raw:
+		end, err = d.find(inside, t.count, &f)
+	case t.kind == kindMap:
+		end, err = d.object(inside, t.count, 0, &f)
+	default:
+		// Not what Fluent Bit makes, but somebody's log all the same.
+		d.out = append(d.out, `{"record":`...)
+		end, err = d.value(off, 0)
+		d.out = append(d.out, '}')
+	}
+	if err != nil {
+		return end, err
+	}
+	if d.opts.Resolve != nil {
+		id, dest = d.opts.Resolve(d.claim(f.kube))
+	}
+
+	var notes []byte
+	d.scratch = d.scratch[:0]
+	if d.opts.Note != "" {
+		d.note("")
+		d.scratch = append(d.scratch, d.opts.Note...)
+	}
+	if d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest) {
+		d.noteTime(ms)
+		ms = d.opts.Now
+		d.ev.Stats.Restamped++
+	} else if ms < 0 {
+		d.noteTime(ms)
+		ms = 0
+		d.ev.Stats.Restamped++
+	}
+
+	if raw && f.raw >= 0 {
+		if err := d.rawMessage(f.raw); err != nil {
+			return end, err
+		}
+		d.noteMarks()
+		message := d.out[start:]
+		switch {
+		case len(message) == 0:
+			d.noteString("reason", "empty")
+		case !d.opts.AllowEMF && mayBeEMF(message):
+			d.noteString("reason", "emf")
+			d.ev.Stats.EMF++
+		}
+		notes = d.scratch
+		if len(notes) > 0 {
+			d.ev.Stats.Enveloped++
+		}
+		d.emit(start, index, dest, ms, notes, true)
+		return end, nil
+	}
+	if raw {
+		// log_key names a field this record does not have: it goes whole.
+		d.ev.Stats.NoLogKey++
+		d.noteString("reason", "no_log_key")
+		f = fields{kube: -1, raw: -1}
+		if _, err := d.object(inside, t.count, 0, &f); err != nil {
+			return end, err
+		}
+	}
+	if err := d.kubernetes(id, f.kube); err != nil {
+		return end, err
+	}
+	d.noteMarks()
+	notes = d.scratch
+	if len(notes) > 0 {
+		d.member("_tenantlogs")
+		d.out = append(d.out, '{')
+		d.out = append(d.out, notes...)
+		d.out = append(d.out, '}', '}')
+	}
+	if f.reserved {
+		d.ev.Stats.Reserved++
+	}
+	d.emit(start, index, dest, ms, notes, false)
+	return end, nil
+}
+
+// note starts a member of `_tenantlogs`, which is gathered in d.scratch.
+func (d *Decoder) note(name string) {
+	if len(d.scratch) > 0 {
+		d.scratch = append(d.scratch, ',')
+	}
+	if name != "" {
+		d.scratch = append(d.scratch, '"')
+		d.scratch = append(d.scratch, name...)
+		d.scratch = append(d.scratch, '"', ':')
+	}
+}
+
+func (d *Decoder) noteString(name, v string) {
+	d.note(name)
+	d.scratch = append(d.scratch, '"')
+	d.scratch = append(d.scratch, v...)
+	d.scratch = append(d.scratch, '"')
+}
+
+// noteTime records the time a record came with, where its event bears another.
+func (d *Decoder) noteTime(ms int64) {
+	reason := "too_new"
+	switch {
+	case ms == badTime:
+		d.noteString("time_reason", "not_a_time")
+		return
+	case ms < d.opts.Oldest || ms < 0:
+		reason = "too_old"
+	}
+	d.note("original_time")
+	// Go's calendar prints years of more than four digits in a form RFC 3339 does
+	// not know; such a time is kept as its number.
+	if at := time.UnixMilli(ms).UTC(); at.Year() > 0 && at.Year() < 10000 {
+		d.scratch = append(d.scratch, '"')
+		d.scratch = at.AppendFormat(d.scratch, "2006-01-02T15:04:05.000Z07:00")
+		d.scratch = append(d.scratch, '"')
+	} else {
+		d.scratch = strconv.AppendInt(d.scratch, ms, 10)
+	}
+	d.noteString("time_reason", reason)
+}
+
+func (d *Decoder) noteMarks() {
+	if d.marks == 0 {
+		return
+	}
+	d.ev.Stats.Normalised++
+	d.note("changed")
+	d.scratch = append(d.scratch, '[')
+	first := true
+	for i, name := range markNames {
+		if d.marks&(1<<i) == 0 {
+			continue
+		}
+		if !first {
+			d.scratch = append(d.scratch, ',')
+		}
+		first = false
+		d.scratch = append(d.scratch, '"')
+		d.scratch = append(d.scratch, name...)
+		d.scratch = append(d.scratch, '"')
+	}
+	d.scratch = append(d.scratch, ']')
+}
+
+// member reopens the object that ends the output and starts another member.
+func (d *Decoder) member(name string) {
+	d.out = d.out[:len(d.out)-1]
+	if d.out[len(d.out)-1] != '{' {
+		d.out = append(d.out, ',')
+	}
+	d.out = append(d.out, '"')
+	d.out = append(d.out, name...)
+	d.out = append(d.out, '"', ':')
+}
+
+// emit adds the message d.out[start:] as one event or, where it is too long, as
+// numbered parts. A raw message with notes, and every part, goes into an envelope.
+func (d *Decoder) emit(start, index, dest int, ms int64, notes []byte, raw bool) {
+	size := len(d.out) - start
+	if size <= d.opts.MaxMessage && (!raw || len(notes) == 0) {
+		d.add(start, index, dest, ms)
+		return
+	}
+	name := "record"
+	if raw {
+		name = "log"
+	}
+	// The whole message moves behind, its envelopes are written from where it stood.
+	message := append([]byte(nil), d.out[start:]...)
+	d.out = d.out[:start]
+	if raw && len(notes) > 0 {
+		escaped := 0
+		for i := 0; i < len(message); {
+			e, n := escapedLen(message, i)
+			escaped, i = escaped+e, i+n
+		}
+		if len(`{"log":"","_tenantlogs":{}}`)+escaped+len(notes) <= d.opts.MaxMessage {
+			d.envelope(name, message, notes, 0, 0)
+			d.add(start, index, dest, ms)
+			return
+		}
+	}
+	if !raw {
+		notes = nil // they are inside the message
+	}
+	cuts := d.cut(message, len(notes)+len(name)+80)
+	d.ev.Stats.Split++
+	if raw && len(notes) == 0 {
+		d.ev.Stats.Enveloped++
+	}
+	from := 0
+	for i, to := range cuts {
+		start := len(d.out)
+		d.envelope(name, message[from:to], notes, i+1, len(cuts))
+		d.add(start, index, dest, ms)
+		from = to
+	}
+}
+
+// cut says where a message is to be cut so that every part fits with its
+// envelope, never inside a character.
+func (d *Decoder) cut(message []byte, overhead int) []int {
+	room := d.opts.MaxMessage - overhead
+	if room < 16 {
+		room = 16 // only where a test asks for less than an envelope needs
+	}
+	var cuts []int
+	used := 0
+	for i := 0; i < len(message); {
+		e, n := escapedLen(message, i)
+		if used+e > room {
+			cuts = append(cuts, i)
+			used = 0
+		}
+		used, i = used+e, i+n
+	}
+	return append(cuts, len(message))
+}
+
+func (d *Decoder) envelope(name string, message, notes []byte, part, parts int) {
+	d.out = append(d.out, '{', '"')
+	d.out = append(d.out, name...)
+	d.out = append(d.out, '"', ':')
+	d.out = AppendString(d.out, message)
+	d.out = append(d.out, `,"_tenantlogs":{`...)
+	d.out = append(d.out, notes...)
+	if parts > 0 {
+		if len(notes) > 0 {
+			d.out = append(d.out, ',')
+		}
+		d.out = append(d.out, `"part":`...)
+		d.out = strconv.AppendInt(d.out, int64(part), 10)
+		d.out = append(d.out, `,"parts":`...)
+		d.out = strconv.AppendInt(d.out, int64(parts), 10)
+	}
+	d.out = append(d.out, '}', '}')
+}
+
+func (d *Decoder) add(start, index, dest int, ms int64) {
+	if n := len(d.ev.List); n == 0 || d.ev.List[n-1].Record != index {
+		d.ev.Stats.Records++
+	}
+	d.ev.List = append(d.ev.List, Event{Timestamp: ms, From: start, To: len(d.out), Record: index, Dest: dest})
+}
+
+// Restamp makes the event of a message that CloudWatch rejected for its time: the
+// message in an envelope that keeps its own time, at the time now. Both times are
+// in milliseconds.
+func Restamp(message []byte, original, now int64) *Events {
+	d := Decoder{ev: &Events{}, opts: Options{Oldest: now, Newest: now, MaxMessage: MaxMessage}}
+	d.noteTime(original)
+	d.out = append(d.out, message...)
+	d.emit(0, 0, 0, now, d.scratch, true)
+	d.ev.Arena = d.out
+	return d.ev
+}

@@ -1,0 +1,178 @@
+package delivery
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
+)
+
+// ref is one event of a batch: whose it is and where its message is.
+type ref struct {
+	timestamp int64
+	p         *progress
+	index     int32
+	size      int32 // bytes of the message
+	message   []byte
+}
+
+// batch is one PutLogEvents call. Once filled it owns a copy of every message, in
+// the body: the flushes it came from may leave.
+type batch struct {
+	refs []ref
+	json []byte
+	gzip bytes.Buffer
+	zip  *gzip.Writer
+}
+
+var batchPool = sync.Pool{New: func() any { return new(batch) }}
+
+func (b *batch) count() int { return len(b.refs) }
+
+// run is the events of one chunk within a batch.
+type run struct {
+	p      *progress
+	events []int32
+}
+
+// runs groups the events [from, to) of a batch by chunk.
+func (b *batch) runs(from, to int) []run {
+	var list []run
+	at := map[*progress]int{}
+	for _, r := range b.refs[from:to] {
+		i, ok := at[r.p]
+		if !ok {
+			i = len(list)
+			at[r.p] = i
+			list = append(list, run{p: r.p})
+		}
+		list[i].events = append(list[i].events, r.index)
+	}
+	// A batch is in the order of time; what goes back into a queue must be in the
+	// order of arrival, or a second attempt would swap events of the same time.
+	for i := range list {
+		slices.Sort(list[i].events)
+	}
+	return list
+}
+
+// fill takes what fits from the queue, in the order it waits, sorts it by time and
+// encodes the body. It returns what remains. The caller holds the sender's lock, so
+// that no flush leaves while its bytes are read.
+func (b *batch) fill(t Target, queue []item) []item {
+	b.refs = b.refs[:0]
+	size := 0
+	low, high := int64(0), int64(0)
+	full := false
+	for q := 0; q < len(queue) && !full; q++ {
+		it := &queue[q]
+		p := it.p
+		p.mu.Lock()
+		if p.events == nil {
+			it.events = nil
+			p.mu.Unlock()
+			continue
+		}
+		n := 0
+		for _, i := range it.events {
+			at, message := p.look(i)
+			need := len(message) + EventOverhead
+			if len(b.refs) > 0 {
+				span := max(high, at)-min(low, at) > MaxBatchSpan
+				if full = span || size+need > MaxBatchBytes || len(b.refs) == MaxBatchEvents; full {
+					break
+				}
+				low, high = min(low, at), max(high, at)
+			} else {
+				low, high = at, at
+			}
+			b.refs = append(b.refs, ref{timestamp: at, p: p, index: i, size: int32(len(message)), message: message})
+			p.state[i] = inFlight
+			size += need
+			n++
+		}
+		it.events = it.events[n:]
+		p.mu.Unlock()
+	}
+	rest := queue[:0]
+	for _, it := range queue {
+		if len(it.events) > 0 {
+			rest = append(rest, it)
+		}
+	}
+	clear(queue[len(rest):])
+	slices.SortStableFunc(b.refs, func(x, y ref) int {
+		switch {
+		case x.timestamp < y.timestamp:
+			return -1
+		case x.timestamp > y.timestamp:
+			return 1
+		}
+		return 0
+	})
+	b.encode(t)
+	return rest
+}
+
+// look returns an event's time and message, the replaced one where there is one.
+func (p *progress) look(i int32) (int64, []byte) {
+	if r := p.restamps[i]; r != nil {
+		return r.events.List[r.part].Timestamp, r.events.Message(r.part)
+	}
+	return p.events.List[i].Timestamp, p.events.Message(int(i))
+}
+
+// encode writes the body: the JSON of PutLogEventsInput.
+func (b *batch) encode(t Target) {
+	if len(b.refs) == 0 {
+		return
+	}
+	out := append(b.json[:0], `{"logGroupName":`...)
+	out = chunk.AppendString(out, []byte(t.Group))
+	out = append(out, `,"logStreamName":`...)
+	out = chunk.AppendString(out, []byte(t.Stream))
+	out = append(out, `,"logEvents":[`...)
+	for i := range b.refs {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		r := &b.refs[i]
+		out = append(out, `{"timestamp":`...)
+		out = strconv.AppendInt(out, r.timestamp, 10)
+		out = append(out, `,"message":`...)
+		out = chunk.AppendString(out, r.message)
+		out = append(out, '}')
+		r.message = nil // the flush's memory
+	}
+	b.json = append(out, ']', '}')
+}
+
+// body is what goes on the wire. It is valid until the batch is filled again.
+func (b *batch) body(compress bool) (awsclient.Body, error) {
+	if !compress {
+		return awsclient.Body{Bytes: b.json}, nil
+	}
+	b.gzip.Reset()
+	if b.zip == nil {
+		zip, err := gzip.NewWriterLevel(&b.gzip, gzip.BestSpeed)
+		if err != nil {
+			return awsclient.Body{}, fmt.Errorf("failed to make a gzip writer: %w", err)
+		}
+		b.zip = zip
+	} else {
+		b.zip.Reset(&b.gzip)
+	}
+	if _, err := b.zip.Write(b.json); err != nil {
+		return awsclient.Body{}, fmt.Errorf("failed to compress a batch: %w", err)
+	}
+	if err := b.zip.Close(); err != nil {
+		return awsclient.Body{}, fmt.Errorf("failed to compress a batch: %w", err)
+	}
+	return awsclient.Body{Bytes: b.gzip.Bytes(), Gzip: true}, nil
+}

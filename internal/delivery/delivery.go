@@ -1,0 +1,254 @@
+// Package delivery brings events to their streams: it joins the events of many
+// flushes into batches within CloudWatch's limits, has one sender a stream, and
+// knows of every event whether CloudWatch accepted it, so that a chunk sent again
+// sends only the rest.
+//
+// It must not know where events come from, nor how AWS is reached.
+package delivery
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
+)
+
+// Limits of one PutLogEvents call (API reference, PutLogEvents).
+const (
+	// MaxBatchBytes counts the messages' UTF-8 bytes and EventOverhead for each.
+	MaxBatchBytes  = 1_048_576
+	EventOverhead  = 26
+	MaxBatchEvents = 10_000
+	// MaxBatchSpan is the most milliseconds between the first and the last event.
+	MaxBatchSpan = int64(24 * time.Hour / time.Millisecond)
+)
+
+// Target is a log stream. It is a key: two targets are one only where both names are.
+type Target struct{ Group, Stream string }
+
+// Logs is what delivery asks of CloudWatch Logs.
+type Logs interface {
+	// Put makes one PutLogEvents call with an encoded body; it does not try again.
+	Put(ctx context.Context, group, stream string, body awsclient.Body, count int) (awsclient.Rejected, error)
+	// EnsureStream creates the stream, and its group where that is allowed.
+	EnsureStream(ctx context.Context, t Target) error
+}
+
+// Config is how a Deliverer works. Every field but Log may be zero.
+type Config struct {
+	Log *slog.Logger
+	// MaxInFlight bounds the PutLogEvents calls under way at once; 0 means 32.
+	MaxInFlight int
+	// Compress sends bodies gzipped.
+	Compress bool
+	// AttemptTimeout bounds one PutLogEvents call; 0 means 15 s.
+	AttemptTimeout time.Duration
+	// LedgerSize is how many chunks that were partly delivered are remembered; 0 means 4,096.
+	LedgerSize int
+	// Now and Backoff replace the clock and the wait before attempt n (from 1).
+	Now     func() time.Time
+	Backoff func(n int) time.Duration
+}
+
+// Stats counts what a Deliverer did since it was made.
+type Stats struct {
+	Puts, PutErrors, Throttled int64
+	Events, Bytes              int64 // accepted by CloudWatch; message bytes
+	WireBytes                  int64 // bodies sent, compressed where they were
+	Restamped                  int64 // events CloudWatch rejected for their time and took with another
+	Evicted                    int64 // chunks the ledger forgot: their rest may arrive twice
+}
+
+// Deliverer delivers the chunks of one instance. It may be used by many goroutines.
+type Deliverer struct {
+	logs   Logs
+	cfg    Config
+	ledger *ledger
+	slots  chan struct{}
+
+	mu      sync.Mutex
+	senders map[Target]*sender
+	running sync.WaitGroup
+	ctx     context.Context // ends at Close, after what was in flight
+	cancel  context.CancelFunc
+
+	puts, putErrors, throttled, events, bytes, wire, restamped, evicted atomic.Int64
+}
+
+// New makes a Deliverer. Close ends it.
+func New(logs Logs, cfg Config) *Deliverer {
+	if cfg.MaxInFlight <= 0 {
+		cfg.MaxInFlight = 32
+	}
+	if cfg.AttemptTimeout <= 0 {
+		cfg.AttemptTimeout = 15 * time.Second
+	}
+	if cfg.LedgerSize <= 0 {
+		cfg.LedgerSize = 4096
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Backoff == nil {
+		cfg.Backoff = backoff
+	}
+	d := &Deliverer{logs: logs, cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight), senders: map[Target]*sender{}}
+	d.ledger = newLedger(cfg.LedgerSize, func() { d.evicted.Add(1) })
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d
+}
+
+// backoff doubles from 100 ms to 5 s, with half of it left to chance so that nodes
+// throttled together do not come back together.
+func backoff(n int) time.Duration {
+	d := min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)
+	return d/2 + rand.N(d/2)
+}
+
+// Close waits until no call is in flight, or ctx ends, whichever is first. No
+// Deliver may run or be started then.
+func (d *Deliverer) Close(ctx context.Context) {
+	idle := make(chan struct{})
+	go func() { d.running.Wait(); close(idle) }()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	d.cancel()
+	<-idle
+}
+
+// Stats returns the counts so far.
+func (d *Deliverer) Stats() Stats {
+	return Stats{
+		Puts: d.puts.Load(), PutErrors: d.putErrors.Load(), Throttled: d.throttled.Load(),
+		Events: d.events.Load(), Bytes: d.bytes.Load(), WireBytes: d.wire.Load(),
+		Restamped: d.restamped.Load(), Evicted: d.evicted.Load(),
+	}
+}
+
+// Key identifies a chunk: Fluent Bit gives a chunk that is sent again no other id
+// than its bytes. A collision would lose events, so the hash is a cryptographic one.
+type Key [sha256.Size]byte
+
+// ChunkKey is the key of the chunk with this tag and these bytes.
+func ChunkKey(tag string, data []byte) Key {
+	h := sha256.New()
+	// A tag holds no NUL (it is a C string), so tag and data cannot be confused.
+	h.Write([]byte(tag))
+	h.Write([]byte{0})
+	h.Write(data)
+	var k Key
+	h.Sum(k[:0])
+	return k
+}
+
+// Deliver returns nil once CloudWatch accepted every event of the chunk. targets
+// says where each Event.Dest goes. On an error, or when ctx ends first, the events
+// not accepted yet are withdrawn and what was accepted is remembered under key, for
+// the next Deliver of the same chunk. events belongs to the caller again after
+// Deliver returns.
+func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, targets []Target) error {
+	if len(events.List) == 0 {
+		return nil
+	}
+	p := d.ledger.take(key, len(events.List))
+	senders := d.enqueue(p, events, targets)
+	err := p.wait(ctx)
+	if err == nil {
+		return nil
+	}
+	p.detach()
+	for _, s := range senders {
+		s.withdraw(p)
+	}
+	// A put that was in flight may have brought the last of it meanwhile.
+	if p.complete() {
+		return nil
+	}
+	d.ledger.put(key, p)
+	return err
+}
+
+// enqueue hands every event that is still to be sent to its stream's sender.
+func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target) []*sender {
+	queues := make([][]int32, len(targets))
+	p.attach(events)
+	p.mu.Lock()
+	for i := range events.List {
+		if p.state[i] == waiting {
+			dest := events.List[i].Dest
+			queues[dest] = append(queues[dest], int32(i))
+		}
+	}
+	p.mu.Unlock()
+	senders := make([]*sender, 0, len(targets))
+	for dest, queue := range queues {
+		// A stream with nothing to send may still have our events in flight from the
+		// flush before; they come back to it if that fails.
+		senders = append(senders, d.sender(targets[dest], item{p: p, events: queue}))
+	}
+	return senders
+}
+
+// sender gives an item to the target's sender, and starts one where none runs.
+func (d *Deliverer) sender(t Target, it item) *sender {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.senders[t]
+	if s == nil {
+		s = &sender{d: d, target: t, wake: make(chan struct{}, 1)}
+		d.senders[t] = s
+		d.running.Add(1)
+		go s.run()
+	}
+	s.mu.Lock()
+	if len(it.events) > 0 {
+		s.queue = append(s.queue, it)
+	}
+	s.mu.Unlock()
+	s.poke()
+	return s
+}
+
+// retire removes a sender that has nothing to do. It reports false where something
+// came in meanwhile.
+func (d *Deliverer) retire(s *sender) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 {
+		return false
+	}
+	delete(d.senders, s.target)
+	return true
+}
+
+// Error is why a chunk was not delivered.
+type Error struct {
+	Target Target
+	Class  awsclient.Class
+	Err    error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrTimeout says that the time for this flush was over.
+var ErrTimeout = errors.New("not every event was accepted within flush_timeout")
+
+func timeoutError(last error) error {
+	if last == nil {
+		return ErrTimeout
+	}
+	return fmt.Errorf("%w; last: %w", ErrTimeout, last)
+}

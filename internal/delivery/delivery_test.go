@@ -1,0 +1,520 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/smithy-go"
+	"github.com/klauspost/compress/gzip"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// put is one call as the other side saw it.
+type put struct {
+	Group  string `json:"logGroupName"`
+	Stream string `json:"logStreamName"`
+	Events []struct {
+		Timestamp int64  `json:"timestamp"`
+		Message   string `json:"message"`
+	} `json:"logEvents"`
+}
+
+// logsFunc answers calls with a function, after checking every documented limit.
+type logsFunc struct {
+	t      interface{ Fatalf(string, ...any) }
+	answer func(ctx context.Context, p put) (awsclient.Rejected, error)
+	ensure func(Target) error
+
+	mu   sync.Mutex
+	puts []put
+	// live counts the calls in flight for a stream: one sender, one call.
+	live map[Target]int
+}
+
+func (l *logsFunc) Put(ctx context.Context, group, stream string, body awsclient.Body, count int) (awsclient.Rejected, error) {
+	raw := body.Bytes
+	if body.Gzip {
+		z, err := gzip.NewReader(bytes.NewReader(raw))
+		if err != nil {
+			l.t.Fatalf("body: %v", err)
+		}
+		if raw, err = io.ReadAll(z); err != nil {
+			l.t.Fatalf("body: %v", err)
+		}
+	}
+	var p put
+	if err := json.Unmarshal(raw, &p); err != nil {
+		l.t.Fatalf("body: %v", err)
+	}
+	if p.Group != group || p.Stream != stream || len(p.Events) != count || count == 0 || count > MaxBatchEvents {
+		l.t.Fatalf("%d events announced, %d sent, to %s/%s", count, len(p.Events), p.Group, p.Stream)
+	}
+	size := 0
+	for i, e := range p.Events {
+		size += len(e.Message) + EventOverhead
+		if i > 0 && e.Timestamp < p.Events[i-1].Timestamp {
+			l.t.Fatalf("events out of order")
+		}
+	}
+	if size > MaxBatchBytes || p.Events[count-1].Timestamp-p.Events[0].Timestamp > MaxBatchSpan {
+		l.t.Fatalf("%d bytes over %d ms", size, p.Events[count-1].Timestamp-p.Events[0].Timestamp)
+	}
+	target := Target{group, stream}
+	l.mu.Lock()
+	if l.live == nil {
+		l.live = map[Target]int{}
+	}
+	l.live[target]++
+	if l.live[target] > 1 {
+		l.t.Fatalf("two calls at once for %v", target)
+	}
+	l.puts = append(l.puts, p)
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.live[target]--
+		l.mu.Unlock()
+	}()
+	if l.answer == nil {
+		return awsclient.Rejected{}, nil
+	}
+	return l.answer(ctx, p)
+}
+
+func (l *logsFunc) EnsureStream(_ context.Context, t Target) error {
+	if l.ensure == nil {
+		return nil
+	}
+	return l.ensure(t)
+}
+
+func apiError(code string) error { return &smithy.GenericAPIError{Code: code, Message: "test"} }
+
+func soon(int) time.Duration { return time.Millisecond }
+
+// events makes a chunk's events: message i at times[i].
+func makeEvents(times []int64, message func(i int) string) *chunk.Events {
+	ev := &chunk.Events{}
+	for i, at := range times {
+		from := len(ev.Arena)
+		ev.Arena = append(ev.Arena, message(i)...)
+		ev.List = append(ev.List, chunk.Event{Timestamp: at, From: from, To: len(ev.Arena), Record: i})
+	}
+	return ev
+}
+
+func numbered(n int) *chunk.Events {
+	return makeEvents(make([]int64, n), func(i int) string { return fmt.Sprint("event ", i) })
+}
+
+var here = []Target{{"/eks/tenants/acme", "s"}}
+
+func closed(t interface{ Cleanup(func()) }, d *Deliverer) *Deliverer {
+	t.Cleanup(func() { d.Close(context.Background()) })
+	return d
+}
+
+func TestBatchesStayWithinEveryLimit(t *testing.T) {
+	day := int64(24 * 3600 * 1000)
+	for name, test := range map[string]struct {
+		events *chunk.Events
+		puts   []int // events of each call
+	}{
+		"one event":                   {numbered(1), []int{1}},
+		"exactly 10,000 events":       {numbered(MaxBatchEvents), []int{MaxBatchEvents}},
+		"one more":                    {numbered(MaxBatchEvents + 1), []int{MaxBatchEvents, 1}},
+		"exactly 24 hours":            {makeEvents([]int64{0, day}, func(int) string { return "x" }), []int{2}},
+		"a millisecond more":          {makeEvents([]int64{0, day + 1}, func(int) string { return "x" }), []int{1, 1}},
+		"24 hours, the later first":   {makeEvents([]int64{day + 1, 0}, func(int) string { return "x" }), []int{1, 1}},
+		"the largest event":           {makeEvents([]int64{0}, func(int) string { return string(make([]byte, 0)) + bigString(chunk.MaxMessage) }), []int{1}},
+		"exactly 1,048,576 bytes":     {makeEvents([]int64{0, 0}, func(i int) string { return bigString(MaxBatchBytes/2 - EventOverhead) }), []int{2}},
+		"one byte more":               {makeEvents([]int64{0, 0}, func(i int) string { return bigString(MaxBatchBytes/2 - EventOverhead + i) }), []int{1, 1}},
+		"bytes count, not characters": {makeEvents([]int64{0, 0}, func(i int) string { return string(bytes.Repeat([]byte("é"), 262144-EventOverhead/2+i)) }), []int{1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &logsFunc{t: t}
+			d := closed(t, New(l, Config{Log: quiet, Compress: true}))
+			require.NoError(t, d.Deliver(context.Background(), Key{}, test.events, here))
+			var got []int
+			for _, p := range l.puts {
+				got = append(got, len(p.Events))
+			}
+			require.Equal(t, test.puts, got)
+		})
+	}
+}
+
+func bigString(n int) string { return string(bytes.Repeat([]byte("a"), n)) }
+
+func TestEventsOfTheSameTimeKeepTheirOrder(t *testing.T) {
+	times := []int64{5, 3, 5, 3, 5, 1}
+	ev := makeEvents(times, func(i int) string { return fmt.Sprint(i) })
+	l := &logsFunc{t: t}
+	fails := 0
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if fails++; fails <= 2 {
+			return awsclient.Rejected{}, apiError("ThrottlingException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, Backoff: soon}))
+	require.NoError(t, d.Deliver(context.Background(), Key{}, ev, here))
+	for _, p := range l.puts {
+		var got string
+		for _, e := range p.Events {
+			got += e.Message
+		}
+		require.Equal(t, "513024", got)
+	}
+}
+
+func TestFlushesAtTheSameTimeShareABatch(t *testing.T) {
+	l := &logsFunc{t: t}
+	first := make(chan struct{})
+	release := make(chan struct{})
+	var once sync.Once
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		once.Do(func() { close(first); <-release })
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	var wg sync.WaitGroup
+	deliver := func(k byte) {
+		defer wg.Done()
+		require.NoError(t, d.Deliver(context.Background(), Key{k}, numbered(3), here))
+	}
+	wg.Add(5)
+	go deliver(0)
+	<-first
+	for k := range 4 {
+		go deliver(byte(k + 1))
+	}
+	// The four are joined while the first call is under way.
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		s := d.senders[here[0]]
+		d.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queue) == 4
+	}, 10*time.Second, time.Millisecond)
+	close(release)
+	wg.Wait()
+	require.Len(t, l.puts, 2)
+	require.Len(t, l.puts[1].Events, 12)
+}
+
+func TestARetriedChunkSendsOnlyTheRest(t *testing.T) {
+	ev := makeEvents(make([]int64, 3), func(i int) string { return bigString(600_000) + fmt.Sprint(i) })
+	l := &logsFunc{t: t}
+	calls := 0
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if calls++; calls == 2 {
+			return awsclient.Rejected{}, apiError("AccessDeniedException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	var e *Error
+	require.ErrorAs(t, d.Deliver(context.Background(), Key{1}, ev, here), &e)
+	require.Equal(t, awsclient.ClassDenied, e.Class)
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, ev, here))
+	accepted := map[string]int{}
+	for i, p := range l.puts {
+		if i != 1 {
+			for _, e := range p.Events {
+				accepted[e.Message[600_000:]]++
+			}
+		}
+	}
+	require.Equal(t, map[string]int{"0": 1, "1": 1, "2": 1}, accepted)
+}
+
+func TestTwoIdenticalChunksBothArrive(t *testing.T) {
+	l := &logsFunc{t: t}
+	fail := true
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if fail {
+			return awsclient.Rejected{}, apiError("AccessDeniedException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	require.Error(t, d.Deliver(context.Background(), Key{1}, numbered(2), here))
+	require.Error(t, d.Deliver(context.Background(), Key{1}, numbered(2), here))
+	fail = false
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(2), here))
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(2), here))
+	require.EqualValues(t, 4, d.Stats().Events)
+}
+
+func TestAFlushThatLeavesTakesBackWhatWasNotSent(t *testing.T) {
+	l := &logsFunc{t: t}
+	inside, release := make(chan struct{}, 1), make(chan struct{})
+	l.answer = func(ctx context.Context, p put) (awsclient.Rejected, error) {
+		inside <- struct{}{}
+		<-release
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	ev := makeEvents(make([]int64, 2), func(i int) string { return bigString(600_000) + fmt.Sprint(i) })
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error)
+	go func() { left <- d.Deliver(ctx, Key{1}, ev, here) }()
+	<-inside
+	cancel()
+	require.ErrorIs(t, <-left, ErrTimeout)
+	// The memory is Fluent Bit's again.
+	for i := range ev.Arena {
+		ev.Arena[i] = 0xDD
+	}
+	ev = makeEvents(make([]int64, 2), func(i int) string { return bigString(600_000) + fmt.Sprint(i) })
+	again := make(chan error)
+	go func() { again <- d.Deliver(context.Background(), Key{1}, ev, here) }()
+	release <- struct{}{} // the first answer comes, after its flush left
+	<-inside              // the second half, sent by the retry
+	release <- struct{}{}
+	require.NoError(t, <-again)
+	require.Len(t, l.puts, 2)
+	for i, p := range l.puts {
+		require.Len(t, p.Events, 1)
+		require.Equal(t, fmt.Sprint(i), p.Events[0].Message[600_000:])
+	}
+}
+
+func TestAMissingStreamIsCreatedOnce(t *testing.T) {
+	l := &logsFunc{t: t}
+	created := 0
+	l.ensure = func(Target) error { created++; return nil }
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if created == 0 {
+			return awsclient.Rejected{}, apiError("ResourceNotFoundException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	require.NoError(t, d.Deliver(context.Background(), Key{}, numbered(5), here))
+	require.Equal(t, 1, created)
+}
+
+func TestAStreamThatCannotBeCreatedSaysSo(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.ensure = func(Target) error { return apiError("AccessDeniedException") }
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		return awsclient.Rejected{}, apiError("ResourceNotFoundException")
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	var e *Error
+	require.ErrorAs(t, d.Deliver(context.Background(), Key{}, numbered(5), here), &e)
+	require.Equal(t, awsclient.ClassDenied, e.Class)
+	require.Equal(t, here[0], e.Target)
+}
+
+func TestEventsRejectedForTheirTimeGoAgainWithAnother(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		var r awsclient.Rejected
+		for _, e := range p.Events {
+			switch {
+			case e.Timestamp < 100:
+				r.Old++
+			case e.Timestamp > 1000:
+				r.New++
+			}
+		}
+		return r, nil
+	}
+	now := time.UnixMilli(500)
+	d := closed(t, New(l, Config{Log: quiet, Now: func() time.Time { return now }}))
+	ev := makeEvents([]int64{1, 200, 2000, 2, 300}, func(i int) string { return fmt.Sprint("m", i) })
+	require.NoError(t, d.Deliver(context.Background(), Key{}, ev, here))
+	require.EqualValues(t, 5, d.Stats().Events)
+	require.EqualValues(t, 3, d.Stats().Restamped)
+	require.Contains(t, l.puts[1].Events[0].Message, `"original_time":"1970-01-01T00:00:00.001Z"`)
+
+	// A clock that is wrong on one side is no reason to turn in circles.
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		return awsclient.Rejected{Old: len(p.Events)}, nil
+	}
+	require.ErrorContains(t, d.Deliver(context.Background(), Key{}, numbered(2), here), "clock")
+}
+
+// TestNothingLostNothingTwice drives many flushes through a service that fails in
+// every way it can without hiding an answer, until every chunk is OK. Every event
+// must have been accepted exactly once.
+func TestNothingLostNothingTwice(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64().Draw(t, "seed")
+		failing := rapid.IntRange(0, 70).Draw(t, "percent failing")
+		chunks := rapid.IntRange(1, 12).Draw(t, "chunks")
+		streams := rapid.IntRange(1, 3).Draw(t, "streams")
+		var mu sync.Mutex
+		rng := rand.New(rand.NewPCG(seed, 1))
+		roll := func(n int) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return rng.IntN(n)
+		}
+		accepted := map[string]int{}
+		l := &logsFunc{t: t}
+		l.answer = func(ctx context.Context, p put) (awsclient.Rejected, error) {
+			if roll(100) < failing {
+				switch roll(5) {
+				case 0:
+					return awsclient.Rejected{}, apiError("ThrottlingException")
+				case 1:
+					return awsclient.Rejected{}, apiError("AccessDeniedException")
+				case 2:
+					return awsclient.Rejected{}, apiError("ResourceNotFoundException")
+				case 3:
+					return awsclient.Rejected{}, errors.New("connection refused")
+				}
+				time.Sleep(time.Duration(roll(3)) * time.Millisecond)
+			}
+			rejected := awsclient.Rejected{}
+			if roll(100) < 5 {
+				for _, e := range p.Events {
+					if e.Timestamp < 1000 {
+						rejected.Old++
+					}
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, e := range p.Events[rejected.Old:] {
+				accepted[id(e.Message)]++
+			}
+			return rejected, nil
+		}
+		targets := make([]Target, streams)
+		for i := range targets {
+			targets[i] = Target{"/eks/tenants/acme", fmt.Sprint(i)}
+		}
+		d := New(l, Config{Log: quiet, MaxInFlight: 2, Backoff: soon})
+		var wg sync.WaitGroup
+		want := map[string]int{}
+		for c := range chunks {
+			times := make([]int64, roll(20)+1)
+			dest := make([]int, len(times))
+			for i := range times {
+				times[i] = int64(500 + roll(100)*100)
+				dest[i] = roll(streams)
+				want[fmt.Sprintf("<%d.%d>", c, i)] = 1
+			}
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for {
+					ev := makeEvents(times, func(i int) string { return fmt.Sprintf("<%d.%d>", c, i) })
+					for i := range ev.List {
+						ev.List[i].Dest = dest[i]
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+roll(20))*time.Millisecond)
+					err := d.Deliver(ctx, Key{byte(c)}, ev, targets)
+					cancel()
+					for i := range ev.Arena {
+						ev.Arena[i] = 0xDD // Fluent Bit's again
+					}
+					if err == nil {
+						return
+					}
+				}
+			}()
+		}
+		wg.Wait()
+		d.Close(context.Background())
+		for k := range want {
+			if accepted[k] != 1 {
+				t.Fatalf("event %s accepted %d times", k, accepted[k])
+			}
+		}
+		if len(accepted) != len(want) {
+			t.Fatalf("%d events accepted, %d sent", len(accepted), len(want))
+		}
+	})
+}
+
+// id finds an event's mark in its message, enveloped or not.
+func id(m string) string {
+	from := bytes.IndexByte([]byte(m), '<')
+	if from < 0 {
+		// encoding/json is not what wrote it, so '<' is never escaped
+		return "broken: " + m
+	}
+	to := bytes.IndexByte([]byte(m), '>')
+	return m[from : to+1]
+}
+
+func TestCloseEndsWhatIsWaiting(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.answer = func(ctx context.Context, _ put) (awsclient.Rejected, error) {
+		<-ctx.Done()
+		return awsclient.Rejected{}, ctx.Err()
+	}
+	d := New(l, Config{Log: quiet})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, d.Deliver(ctx, Key{}, numbered(1), here), ErrTimeout)
+	d.Close(ctx) // returns although the call never would
+}
+
+func TestTheLedgerIsBounded(t *testing.T) {
+	evicted := 0
+	l := newLedger(3, func() { evicted++ })
+	for k := range 5 {
+		l.put(Key{byte(k)}, newProgress(1))
+	}
+	l.put(Key{4}, newProgress(1))
+	require.Equal(t, 3, evicted)
+	require.Equal(t, 3, l.size)
+	p := l.take(Key{4}, 1)
+	require.NotSame(t, p, l.take(Key{4}, 1))
+	require.Equal(t, 1, l.size)
+	// Another number of events means other rules for messages: not to be trusted.
+	l.take(Key{3}, 2)
+	require.Equal(t, 4, evicted)
+}
+
+func BenchmarkBatch(b *testing.B) {
+	ev := makeEvents(make([]int64, 5000), func(i int) string {
+		return fmt.Sprintf(`{"log":"10.1.2.3 - - \"GET /api/v1/orders/%d HTTP/1.1\" 200","stream":"stdout"}`, i)
+	})
+	for _, compress := range []bool{false, true} {
+		b.Run(fmt.Sprintf("gzip=%v", compress), func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(ev.Arena)))
+			p := newProgress(len(ev.List))
+			p.attach(ev)
+			idx := make([]int32, len(ev.List))
+			for i := range idx {
+				idx[i] = int32(i)
+			}
+			bt := new(batch)
+			for range b.N {
+				bt.fill(here[0], []item{{p: p, events: idx}})
+				if _, err := bt.body(compress); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/5000, "ns/event")
+		})
+	}
+}

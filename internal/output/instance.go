@@ -1,0 +1,313 @@
+// Package output is one [OUTPUT] section: its options, validated together, and its
+// flush: tag to destination (tenancy), bytes to events (chunk), events to CloudWatch
+// (delivery, loggroup). It must not know Fluent Bit's ABI.
+package output
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/loggroup"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+)
+
+// Result is what Fluent Bit is to do with a chunk.
+type Result uint8
+
+const (
+	// OK: CloudWatch accepted every event.
+	OK Result = iota
+	// Retry: keep the chunk and bring it again.
+	Retry
+)
+
+// EngineFlushTimeout is the flush_timeout without workers, where a flush holds up
+// all of Fluent Bit: short enough for its default Grace of 5 s.
+const EngineFlushTimeout = 4 * time.Second
+
+// closeTimeout is how long Close waits for calls in flight, within the 30 s that
+// Kubernetes gives a pod by default.
+const closeTimeout = 10 * time.Second
+
+// CloudWatch refuses events older than 14 days and more than 2 hours ahead
+// (PutLogEvents). The margins cover what passes between here and there.
+const (
+	oldest       = 14*24*time.Hour - lateMargin
+	lateMargin   = time.Hour
+	newest       = 2*time.Hour - futureMargin
+	futureMargin = 5 * time.Minute
+)
+
+// Environment is what an Instance gets from its surroundings.
+type Environment struct {
+	Log *slog.Logger
+	// Node is the Kubernetes node's name, put into `kubernetes.host`; where it is
+	// empty, the host's name is.
+	Node string
+	// Now replaces the clock.
+	Now func() time.Time
+}
+
+// Instance is one [OUTPUT] section at work. Flush may be called by many threads.
+type Instance struct {
+	opts   Options
+	env    Environment
+	router *tenancy.Router
+	client *awsclient.Client
+	groups *loggroup.Keeper
+	queue  *delivery.Deliverer
+	again  *telemetry.Limiter
+
+	routes *lru.Cache[string, *route]
+	// specs holds what each group in use is to be like; noted before its first put.
+	specsMu sync.RWMutex
+	specs   map[string]loggroup.Spec
+}
+
+// route is what a tag leads to. It is made once and shared.
+type route struct {
+	target   delivery.Target
+	identity *chunk.Identity
+	emf      bool
+	note     string
+	// retention bounds how old an event may be: CloudWatch rejects what it would
+	// expire at once.
+	retention time.Duration
+}
+
+// knownTags bounds how many tags one instance remembers; a tag is a container, so
+// this is far above what a node runs.
+const knownTags = 4096
+
+// New makes an instance. It reads files, but makes no call to AWS.
+func New(ctx context.Context, opts Options, env Environment) (*Instance, error) {
+	if env.Now == nil {
+		env.Now = time.Now
+	}
+	router, err := newRouter(opts, env)
+	if err != nil {
+		return nil, err
+	}
+	client, err := awsclient.New(ctx, awsclient.Config{
+		Region: opts.Region, Endpoint: opts.Endpoint, STSEndpoint: opts.STSEndpoint, UseFIPS: opts.UseFIPS,
+		Profile: opts.Profile, RoleARN: opts.RoleARN, ExternalID: opts.ExternalID, ExtraUserAgent: opts.ExtraUserAgent,
+		MaxConns: opts.MaxInFlight,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opts.Region = client.Region
+	routes, err := lru.New[string, *route](knownTags)
+	if err != nil {
+		return nil, fmt.Errorf("failed to make the cache of tags: %w", err)
+	}
+	i := &Instance{
+		opts: opts, env: env, router: router, client: client, routes: routes, specs: map[string]loggroup.Spec{},
+		again: telemetry.NewLimiter(time.Minute, env.Now),
+	}
+	i.groups = loggroup.NewKeeper(client, loggroup.Config{
+		Create: opts.AutoCreateGroup, Log: env.Log,
+		Delay: func() time.Duration { return rand.N(2 * time.Second) },
+	})
+	i.queue = delivery.New(logs{i}, delivery.Config{
+		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, Now: env.Now,
+		AttemptTimeout: min(15*time.Second, opts.FlushTimeout),
+	})
+	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
+	if opts.Identity == "record" {
+		env.Log.Warn("identity is record: the tenant is taken from each record's last kubernetes map, which whoever sends the records can write; use it only behind forwarders that verified it")
+	}
+	return i, nil
+}
+
+func newRouter(opts Options, env Environment) (*tenancy.Router, error) {
+	parser, err := tenancy.NewTagParser(opts.TagPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("tag_prefix: %w", err)
+	}
+	names, err := tenancy.NewNames(opts.LogGroupPrefix, opts.PlatformLogGroup, opts.QuarantineLogGroupPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("log_group_prefix: %w", err)
+	}
+	template, err := tenancy.ParseStreamTemplate(opts.LogStreamTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("log_stream_template: %w", err)
+	}
+	registry, err := newRegistry(opts)
+	if err != nil {
+		return nil, err
+	}
+	node := env.Node
+	if node == "" {
+		node, _ = os.Hostname()
+	}
+	return tenancy.NewRouter(parser, registry, names, template, node), nil
+}
+
+// settings of tenants_file that this version cannot honour. Ignoring roleArn would
+// put a tenant's logs into the wrong account; ignoring onFailure would hold up what
+// was to be dropped.
+func unsupported(t *tenancy.Tenant) error {
+	switch {
+	case t.RoleARN != "":
+		return fmt.Errorf("tenants_file: tenant %s: roleArn is not available in this version: remove it, or keep the tenant's logs in this account", t.Name)
+	case t.OnFailure != "" && t.OnFailure != "hold":
+		return fmt.Errorf("tenants_file: tenant %s: onFailure %q is not available in this version: use hold", t.Name, t.OnFailure)
+	}
+	return nil
+}
+
+// Flush delivers one chunk and returns when CloudWatch accepted all of it, or it is
+// clear that it will not now. timeout shortens flush_timeout; 0 leaves it. data is
+// not kept.
+func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout time.Duration) Result {
+	if timeout <= 0 || timeout > i.opts.FlushTimeout {
+		timeout = i.opts.FlushTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+
+	w := workPool.Get().(*work)
+	defer w.release()
+	targets := i.decode(w, tag, data)
+	if len(w.events.List) > 0 {
+		err := i.queue.Deliver(ctx, delivery.ChunkKey(tag, data), &w.events, targets)
+		if err != nil {
+			i.retry(tag, err)
+			return Retry
+		}
+		for _, t := range targets {
+			i.groups.Used(i.spec(t.Group))
+		}
+	}
+	i.told(tag, data, &w.events)
+	return OK
+}
+
+// work is the memory of one flush.
+type work struct {
+	decoder chunk.Decoder
+	events  chunk.Events
+}
+
+var workPool = sync.Pool{New: func() any { return new(work) }}
+
+// keepArena bounds what an idle flush's memory may hold on to, in bytes: a few of
+// Fluent Bit's usual chunks of 2 MB.
+const keepArena = 16 << 20
+
+func (w *work) release() {
+	if cap(w.events.Arena) <= keepArena {
+		workPool.Put(w)
+	}
+}
+
+// decode turns the chunk into events and says where they go.
+func (i *Instance) decode(w *work, tag string, data []byte) []delivery.Target {
+	now := i.env.Now()
+	opts := chunk.Options{LogKey: i.opts.LogKey, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
+	if i.opts.Identity == "tag" {
+		r := i.route(tag)
+		opts.Identity, opts.AllowEMF, opts.Note = r.identity, r.emf, r.note
+		opts.Oldest = now.Add(-r.retention).UnixMilli()
+		w.decoder.Decode(data, opts, &w.events)
+		return []delivery.Target{r.target}
+	}
+	// identity record: one chunk, many destinations.
+	var targets []delivery.Target
+	seen := map[delivery.Target]int{}
+	opts.Oldest = now.Add(-oldest).UnixMilli()
+	opts.Resolve = func(c chunk.Claim) (*chunk.Identity, int) {
+		r := i.claimed(tag, c)
+		at, ok := seen[r.target]
+		if !ok {
+			at = len(targets)
+			seen[r.target] = at
+			targets = append(targets, r.target)
+		}
+		return r.identity, at
+	}
+	w.decoder.Decode(data, opts, &w.events)
+	return targets
+}
+
+// told writes what an operator should know of a delivered chunk: once, because a
+// chunk that is sent again has not been delivered before.
+func (i *Instance) told(tag string, data []byte, ev *chunk.Events) {
+	if err := ev.Damage.Err; err != nil {
+		i.env.Log.Error("a chunk could not be read to its end; what could be read is delivered",
+			"tag", tag, "offset", ev.Damage.Offset, "size", len(data), "records_lost", ev.Stats.Malformed,
+			"bytes_lost", ev.Stats.LostBytes, "error", err)
+	}
+	if ev.Stats.Claimed > 0 {
+		i.limited(slog.LevelWarn, "claimed "+tag, "records name another source than the file they were read from; delivered to the true one, the claim kept in kubernetes_claimed",
+			"tag", tag, "records", ev.Stats.Claimed)
+	}
+	if ev.Stats.Restamped > 0 {
+		i.limited(slog.LevelWarn, "restamped "+tag, "records bear a time CloudWatch refuses; delivered with the present time, their own kept in _tenantlogs",
+			"tag", tag, "records", ev.Stats.Restamped)
+	}
+}
+
+// retry tells why a chunk goes back, at a bounded rate.
+func (i *Instance) retry(tag string, err error) {
+	kind, level := "retry", slog.LevelWarn
+	attrs := []any{"tag", tag, "error", awsclient.Brief(err)}
+	var e *delivery.Error
+	if errors.As(err, &e) {
+		kind += " " + e.Target.Group + " " + e.Class.String()
+		attrs = append(attrs, "group", e.Target.Group, "stream", e.Target.Stream, "class", e.Class.String())
+		switch e.Class {
+		case awsclient.ClassDenied, awsclient.ClassNotFound, awsclient.ClassInvalid, awsclient.ClassCredentials:
+			level = slog.LevelError
+		}
+	}
+	i.limited(level, kind, "chunk not delivered; Fluent Bit keeps it and tries again", attrs...)
+}
+
+func (i *Instance) limited(level slog.Level, kind, message string, attrs ...any) {
+	held, ok := i.again.Allow(kind)
+	if !ok {
+		return
+	}
+	if held > 0 {
+		attrs = append(attrs, "held_back", held)
+	}
+	i.env.Log.Log(context.Background(), level, message, attrs...)
+}
+
+// Close waits a while for calls in flight and ends the background work. No Flush
+// may run or be started then.
+func (i *Instance) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	i.queue.Close(ctx)
+	i.groups.Close()
+	s := i.queue.Stats()
+	i.env.Log.Info("stopped", "events", s.Events, "bytes", s.Bytes, "wire_bytes", s.WireBytes, "puts", s.Puts,
+		"put_errors", s.PutErrors, "throttled", s.Throttled, "restamped", s.Restamped, "ledger_evictions", s.Evicted,
+		"groups_with_retention_open", i.groups.Open())
+}
+
+// logs is CloudWatch as delivery sees it.
+type logs struct{ i *Instance }
+
+func (l logs) Put(ctx context.Context, group, stream string, body awsclient.Body, count int) (awsclient.Rejected, error) {
+	return l.i.client.Put(ctx, group, stream, body, count)
+}
+
+func (l logs) EnsureStream(ctx context.Context, t delivery.Target) error {
+	return l.i.groups.EnsureStream(ctx, l.i.spec(t.Group), t.Stream)
+}

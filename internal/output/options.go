@@ -1,0 +1,346 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+)
+
+// Options are one [OUTPUT] section, validated. Where core cloudwatch_logs has an
+// option of the same meaning, ours has its name.
+type Options struct {
+	Region, Endpoint, STSEndpoint, Profile string
+	RoleARN, ExternalID                    string
+	ExtraUserAgent                         string
+	UseFIPS                                bool
+
+	Identity     string // "tag" or "record"
+	TenantSource tenancy.Mode
+	TenantsFile  string
+	// NamespacePrefix is what the prefix rule cuts off a namespace.
+	NamespacePrefix string
+	// TagPrefix is empty for the two layouts under /var/log.
+	TagPrefix []string
+
+	LogGroupPrefix, PlatformLogGroup, QuarantineLogGroupPrefix string
+	LogStreamTemplate                                          string
+	LogKey                                                     string
+
+	AutoCreateGroup    bool
+	RetentionDays      int
+	LogGroupClass      string
+	LogGroupTags       map[string]string
+	KMSKeyID           string
+	DeletionProtection bool
+
+	Compress     bool
+	FlushTimeout time.Duration
+	MaxInFlight  int
+}
+
+// spec is one option: its name, its default, what is allowed, and how it is read.
+type spec struct {
+	name, value, allowed string
+	set                  func(*Options, string) error
+}
+
+// errValue is the answer of a setter whose allowed text says everything.
+var errValue = errors.New("not allowed")
+
+func text(field func(*Options) *string) func(*Options, string) error {
+	return func(o *Options, v string) error { *field(o) = v; return nil }
+}
+
+func matching(re string, field func(*Options) *string) func(*Options, string) error {
+	r := regexp.MustCompile(re)
+	return func(o *Options, v string) error {
+		if v != "" && !r.MatchString(v) {
+			return errValue
+		}
+		*field(o) = v
+		return nil
+	}
+}
+
+func endpoint(field func(*Options) *string) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		u, err := awsclient.EndpointURL(v)
+		*field(o) = u
+		if err != nil {
+			return errValue
+		}
+		return nil
+	}
+}
+
+func oneOf(values []string, field func(*Options) *string) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		for _, a := range values {
+			if strings.EqualFold(a, v) {
+				*field(o) = a
+				return nil
+			}
+		}
+		return errValue
+	}
+}
+
+// boolean takes the words Fluent Bit takes (flb_utils_bool).
+func boolean(field func(*Options) *bool) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		switch strings.ToLower(v) {
+		case "on", "true", "yes":
+			*field(o) = true
+		case "off", "false", "no":
+			*field(o) = false
+		default:
+			return errValue
+		}
+		return nil
+	}
+}
+
+func number(low, high int, field func(*Options) *int) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < low || n > high {
+			return errValue
+		}
+		*field(o) = n
+		return nil
+	}
+}
+
+// only is an option of which this version knows one value: what is not there must
+// not look as if it were.
+func only(value string) func(*Options, string) error {
+	return func(_ *Options, v string) error {
+		if !strings.EqualFold(v, value) {
+			return errValue
+		}
+		return nil
+	}
+}
+
+const (
+	onOff = "on or off"
+	// unavailable says that an option of the design is not in this version.
+	unavailable = "; the rest is not available in this version"
+
+	minFlushTimeout = time.Second
+	maxFlushTimeout = 5 * time.Minute
+)
+
+var specs = []spec{
+	{"region", "", "an AWS region such as us-east-1; default: AWS_REGION", matching(`^[a-z]{2,}(-[a-z0-9]+)+-\d+$`, func(o *Options) *string { return &o.Region })},
+	{"endpoint", "", "a host, host:port, or http(s)://host[:port]", endpoint(func(o *Options) *string { return &o.Endpoint })},
+	{"sts_endpoint", "", "a host, host:port, or http(s)://host[:port]", endpoint(func(o *Options) *string { return &o.STSEndpoint })},
+	{"use_fips", "off", onOff, boolean(func(o *Options) *bool { return &o.UseFIPS })},
+	{"profile", "", "a profile of the shared AWS configuration", text(func(o *Options) *string { return &o.Profile })},
+	{"role_arn", "", "arn:<partition>:iam::<account>:role/<name>", matching(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}$`, func(o *Options) *string { return &o.RoleARN })},
+	{"external_id", "", "2 to 1224 characters of letters, digits and +=,.@:/-_", func(o *Options, v string) error {
+		if o.ExternalID = v; v != "" && !tenancy.ValidExternalID(v) {
+			return errValue
+		}
+		return nil
+	}},
+	{"extra_user_agent", "", "up to 128 letters, digits and !#$%&'*+-.^_`|~/", matching("^[A-Za-z0-9!#$%&'*+.^_`|~/-]{1,128}$", func(o *Options) *string { return &o.ExtraUserAgent })},
+
+	{"identity", "tag", "tag or record", oneOf([]string{"tag", "record"}, func(o *Options) *string { return &o.Identity })},
+	{"tenant_source", "prefix", "prefix or registry", func(o *Options, v string) (err error) { o.TenantSource, err = tenancy.ParseMode(v); return err }},
+	{"tenants_file", "", "the path of a YAML file", text(func(o *Options) *string { return &o.TenantsFile })},
+	{"namespace_prefix", "tenant-", "the start of a namespace's name", text(func(o *Options) *string { return &o.NamespacePrefix })},
+	{"tag_prefix", "", "prefixes separated by commas, each ending in containers. or pods.", func(o *Options, v string) error {
+		o.TagPrefix = nil
+		for _, p := range strings.Split(v, ",") {
+			if p = strings.TrimSpace(p); p != "" {
+				o.TagPrefix = append(o.TagPrefix, p)
+			}
+		}
+		_, err := tenancy.NewTagParser(o.TagPrefix)
+		return err
+	}},
+	{"log_group_prefix", "/eks/tenants/", "a prefix of group names ending in /", text(func(o *Options) *string { return &o.LogGroupPrefix })},
+	{"platform_log_group", "/eks/platform", "a group name", text(func(o *Options) *string { return &o.PlatformLogGroup })},
+	{"quarantine_log_group_prefix", "/eks/quarantine/", "a prefix of group names ending in /", text(func(o *Options) *string { return &o.QuarantineLogGroupPrefix })},
+	{"log_stream_template", "$(namespace)/$(pod)/$(container)", "text with $(node) $(namespace) $(pod) $(container) $(tenant)", func(o *Options, v string) error {
+		o.LogStreamTemplate = v
+		_, err := tenancy.ParseStreamTemplate(v)
+		return err
+	}},
+	{"log_key", "", "the name of one top-level field", text(func(o *Options) *string { return &o.LogKey })},
+	{"log_format", "json", "json" + unavailable, only("json")},
+	{"late_events", "restamp", "restamp" + unavailable, only("restamp")},
+	{"on_failure", "hold", "hold" + unavailable, only("hold")},
+
+	{"auto_create_group", "on", onOff, boolean(func(o *Options) *bool { return &o.AutoCreateGroup })},
+	{"log_retention_days", "365", "a number of days CloudWatch Logs knows: " + retentionDays(), func(o *Options, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || !tenancy.ValidRetention(n) {
+			return errValue
+		}
+		o.RetentionDays = n
+		return nil
+	}},
+	{"log_group_class", "STANDARD", "STANDARD or INFREQUENT_ACCESS", oneOf([]string{"STANDARD", "INFREQUENT_ACCESS"}, func(o *Options) *string { return &o.LogGroupClass })},
+	{"log_group_tags", "", "key=value pairs separated by commas, at most 40, no key starting with aws: or eks-tenant-logs/state or /tenant", func(o *Options, v string) (err error) {
+		o.LogGroupTags, err = parseTags(v)
+		return err
+	}},
+	{"kms_key_id", "", "arn:<partition>:kms:<region>:<account>:key/<id>", matching(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`, func(o *Options) *string { return &o.KMSKeyID })},
+	{"deletion_protection", "off", onOff, boolean(func(o *Options) *bool { return &o.DeletionProtection })},
+
+	{"compress", "gzip", "gzip or none", func(o *Options, v string) error {
+		switch strings.ToLower(v) {
+		case "gzip":
+			o.Compress = true
+		case "none":
+			o.Compress = false
+		default:
+			return errValue
+		}
+		return nil
+	}},
+	{"flush_timeout", "60s", "a time from 1s to 5m, such as 60s; a number alone is seconds", func(o *Options, v string) error {
+		if _, err := strconv.Atoi(v); err == nil {
+			v += "s"
+		}
+		d, err := time.ParseDuration(v)
+		if err != nil || d < minFlushTimeout || d > maxFlushTimeout {
+			return errValue
+		}
+		o.FlushTimeout = d
+		return nil
+	}},
+	{"max_in_flight", "32", "1 to 256 calls at once", number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
+	{"state_path", "", "nothing" + unavailable, only("")},
+	{"metrics_listen", "", "nothing" + unavailable, only("")},
+}
+
+func retentionDays() string {
+	days := make([]string, len(tenancy.RetentionDays))
+	for i, d := range tenancy.RetentionDays {
+		days[i] = strconv.Itoa(d)
+	}
+	return strings.Join(days, " ")
+}
+
+// maxTags leaves room for our own tags: a log group has at most 50.
+const maxTags = 40
+
+func parseTags(v string) (map[string]string, error) {
+	tags := map[string]string{}
+	for _, pair := range strings.Split(v, ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(pair, "=")
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		_, twice := tags[key]
+		if !ok || key == "" || len(key) > 128 || len(value) > 256 || twice || len(tags) == maxTags ||
+			strings.HasPrefix(strings.ToLower(key), "aws:") || key == "eks-tenant-logs/state" || key == "eks-tenant-logs/tenant" {
+			return nil, fmt.Errorf("at %q", pair)
+		}
+		tags[key] = value
+	}
+	return tags, nil
+}
+
+// OptionError is one option that can't be used.
+type OptionError struct{ Name, Value, Reason string }
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("%s: %q is not allowed: %s", e.Name, e.Value, e.Reason)
+}
+
+// ParseOptions reads every option through get, which answers "" for one that is not
+// set. It reports all that is wrong at once, each as an OptionError.
+func ParseOptions(get func(name string) string) (Options, error) {
+	var o Options
+	var errs []error
+	for _, s := range specs {
+		v := strings.TrimSpace(get(s.name))
+		if v == "" {
+			v = s.value
+		}
+		err := s.set(&o, v)
+		switch {
+		case err == nil:
+		case errors.Is(err, errValue):
+			errs = append(errs, &OptionError{s.name, v, "give " + s.allowed})
+		default:
+			errs = append(errs, &OptionError{s.name, v, err.Error() + "; give " + s.allowed})
+		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, o.together()...)
+	}
+	return o, errors.Join(errs...)
+}
+
+// together checks what no option can know alone.
+func (o *Options) together() (errs []error) {
+	add := func(name, value, reason string) { errs = append(errs, &OptionError{name, value, reason}) }
+	if o.ExternalID != "" && o.RoleARN == "" {
+		add("external_id", o.ExternalID, "it is used with role_arn, which is not set")
+	}
+	if o.STSEndpoint != "" && o.RoleARN == "" {
+		add("sts_endpoint", o.STSEndpoint, "it is used with role_arn, which is not set")
+	}
+	if o.UseFIPS && o.Endpoint != "" {
+		add("use_fips", "on", "endpoint is set and would win; set one of them")
+	}
+	if o.TenantSource == tenancy.ModeRegistry && o.TenantsFile == "" {
+		add("tenant_source", "registry", "the registry is read from tenants_file, which is not set")
+	}
+	if _, err := tenancy.NewNames(o.LogGroupPrefix, o.PlatformLogGroup, o.QuarantineLogGroupPrefix); err != nil {
+		for _, e := range flatten(err) {
+			add("log_group_prefix, platform_log_group, quarantine_log_group_prefix",
+				o.LogGroupPrefix+" "+o.PlatformLogGroup+" "+o.QuarantineLogGroupPrefix, e.Error())
+		}
+	}
+	return errs
+}
+
+// flatten lists what errors.Join joined.
+func flatten(err error) []error {
+	var many interface{ Unwrap() []error }
+	if errors.As(err, &many) {
+		return many.Unwrap()
+	}
+	return []error{err}
+}
+
+// Effective lists the options as they are in force, for the log.
+func (o *Options) Effective() []slog.Attr {
+	values := map[string]any{
+		"region": o.Region, "endpoint": o.Endpoint, "use_fips": o.UseFIPS, "role_arn": o.RoleARN,
+		"identity": o.Identity, "tenant_source": o.TenantSource.String(), "tenants_file": o.TenantsFile,
+		"namespace_prefix": o.NamespacePrefix, "tag_prefix": strings.Join(o.TagPrefix, ","),
+		"log_group_prefix": o.LogGroupPrefix, "platform_log_group": o.PlatformLogGroup,
+		"quarantine_log_group_prefix": o.QuarantineLogGroupPrefix, "log_stream_template": o.LogStreamTemplate,
+		"log_key": o.LogKey, "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
+		"log_group_class": o.LogGroupClass, "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
+		"compress": o.Compress, "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight,
+	}
+	names := make([]string, 0, len(values))
+	for name, v := range values {
+		if v != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	attrs := make([]slog.Attr, len(names))
+	for i, name := range names {
+		attrs[i] = slog.Any(name, values[name])
+	}
+	return attrs
+}

@@ -1,0 +1,90 @@
+package tenancy
+
+import "sync/atomic"
+
+// Route is where the lines of a tag go, and why.
+type Route struct {
+	Kind Kind
+	// Tenant is set for KindTenant alone.
+	Tenant *Tenant
+	// Source is set unless Kind is KindUnrouted; Reason then says why it is not.
+	Source Source
+	Reason Reason
+
+	Group, Stream string
+}
+
+// Router brings tags to destinations. It may be used by many goroutines.
+type Router struct {
+	parser   *TagParser
+	names    Names
+	template *StreamTemplate
+	node     string
+	registry atomic.Pointer[Registry]
+}
+
+// NewRouter makes a router; node fills $(node) of the template.
+func NewRouter(parser *TagParser, registry *Registry, names Names, template *StreamTemplate, node string) *Router {
+	r := &Router{parser: parser, names: names, template: template, node: node}
+	r.registry.Store(registry)
+	return r
+}
+
+// SetRegistry puts another registry in force; what is under way finishes under the old one.
+func (r *Router) SetRegistry(registry *Registry) { r.registry.Store(registry) }
+
+// Registry is the registry in force.
+func (r *Router) Registry() *Registry { return r.registry.Load() }
+
+// Route says where the lines of this tag go.
+func (r *Router) Route(tag string) Route {
+	src, reason := r.parser.Parse(tag)
+	if reason != None {
+		return r.unrouted(reason)
+	}
+	return r.to(src)
+}
+
+// RouteSource is Route for a source that did not come from a tag (`identity
+// record`); its names are held to the same rules.
+func (r *Router) RouteSource(src Source) Route {
+	switch {
+	case !Label(src.Namespace):
+		return r.unrouted(BadNamespace)
+	case !subdomain(src.Pod):
+		return r.unrouted(BadPod)
+	case src.Container != "" && !Label(src.Container):
+		return r.unrouted(BadContainer)
+	case src.PodUID != "" && !podUID(src.PodUID):
+		return r.unrouted(BadUID)
+	case src.ContainerID != "" && (len(src.ContainerID) != idLength || !hexadecimal(src.ContainerID)):
+		return r.unrouted(BadContainerID)
+	}
+	return r.to(src)
+}
+
+func (r *Router) unrouted(reason Reason) Route {
+	return Route{Kind: KindUnrouted, Reason: reason, Group: r.names.PlatformGroup, Stream: UnroutedStream}
+}
+
+func (r *Router) to(src Source) Route {
+	route := Route{Source: src}
+	route.Kind, route.Tenant = r.registry.Load().Resolve(src.Namespace)
+	tenant := ""
+	switch route.Kind {
+	case KindTenant:
+		tenant = route.Tenant.Name
+		route.Group = r.names.Group(tenant)
+	case KindPending:
+		route.Group = r.names.PendingGroup()
+	default:
+		route.Group = r.names.PlatformGroup
+	}
+	var buf [maxStreamName]byte
+	route.Stream = string(r.template.Append(buf[:0], src, tenant, r.node))
+	if route.Stream == "" {
+		// A template of nothing but $(tenant), for a namespace that has none.
+		route.Stream = src.Namespace
+	}
+	return route
+}
