@@ -70,7 +70,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	fmt.Println("a stand-in for CloudWatch Logs listens on", cw.Endpoint)
 
 	n := node.New(filepath.Join(dir, "node"), time.Now().Add(-time.Minute))

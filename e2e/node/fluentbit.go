@@ -56,7 +56,7 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 		err = poll(ctx, func() bool {
 			select {
 			case werr := <-exited:
-				err = fmt.Errorf("Fluent Bit ended early: %w", errors.Join(werr, errEnded))
+				err = fmt.Errorf("the engine ended early: %w", errors.Join(werr, errEnded))
 				exited <- werr
 				return true
 			default:
@@ -73,11 +73,11 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	select {
 	case werr := <-exited:
 		if err == nil && werr != nil {
-			err = fmt.Errorf("Fluent Bit ended with %w", werr)
+			err = fmt.Errorf("the engine ended with %w", werr)
 		}
 	case <-time.After(time.Minute):
 		_ = cmd.Process.Kill()
-		err = errors.Join(err, errors.New("Fluent Bit did not stop within a minute of SIGTERM"))
+		err = errors.Join(err, errors.New("the engine did not stop within a minute of SIGTERM"))
 	}
 	return err
 }

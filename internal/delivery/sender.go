@@ -234,7 +234,7 @@ func (s *sender) requeue(b *batch, why error) {
 	var front []item
 	for _, run := range b.runs(0, b.count()) {
 		if run.p.back(run.events, why) {
-			front = append(front, item{p: run.p, events: run.events})
+			front = append(front, item(run))
 		}
 	}
 	s.queue = append(front, s.queue...)

@@ -148,3 +148,15 @@ func sha256Hex(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:])
 }
+
+// sendSigned signs a request without body and sends it.
+func (f *fixture) sendSigned(t testing.TB, r *http.Request, service string) *http.Response {
+	t.Helper()
+	creds, err := exampleCredentials.Retrieve(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, v4.NewSigner().SignHTTP(t.Context(), creds, r, sha256Hex(""), service, "us-east-1", time.Now()))
+	resp, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return resp
+}

@@ -240,10 +240,7 @@ func TestFilterLogEvents(t *testing.T) {
 		f.createStream(t, "g", s)
 		var events []types.InputLogEvent
 		for j := range 7 {
-			events = append(events, event(noon.Add(time.Duration(j)*time.Second), fmt.Sprintf(`%d{"n":%d,"s":"%s"}`, j, i, s)))
-		}
-		for j := range events {
-			events[j].Message = aws.String((*events[j].Message)[1:])
+			events = append(events, event(noon.Add(time.Duration(j)*time.Second), fmt.Sprintf(`{"n":%d,"s":"%s"}`, i, s)))
 		}
 		_, err := f.put(t.Context(), "g", s, events...)
 		require.NoError(t, err)

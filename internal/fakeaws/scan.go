@@ -13,6 +13,8 @@ const maxJSONDepth = 64
 // errSyntax is the only thing AWS tells about a body that is no JSON.
 var errSyntax = errors.New("start of structure or map found where not expected, or malformed JSON")
 
+var errNotInteger = errors.New("an integer is expected")
+
 // scanner reads JSON strictly: RFC 8259, valid UTF-8, no lone surrogates, no member twice in one object. (The last two
 // are stricter than the RFC; no client of ours has a reason to send them, and what AWS does with them is not documented.)
 type scanner struct {
@@ -242,26 +244,25 @@ func hex4(b []byte) (rune, bool) {
 
 // int64 reads an integer written without fraction or exponent.
 func (s *scanner) int64() (int64, error) {
-	notInteger := errors.New("an integer is expected")
 	s.space()
 	negative := s.take('-')
 	from := s.i
 	var n uint64
 	for s.i < len(s.b) && '0' <= s.b[s.i] && s.b[s.i] <= '9' {
 		if s.i-from == 19 {
-			return 0, notInteger
+			return 0, errNotInteger
 		}
 		n = n*10 + uint64(s.b[s.i]-'0')
 		s.i++
 	}
 	digits := s.i - from
 	if digits == 0 || digits > 1 && s.b[from] == '0' {
-		return 0, notInteger
+		return 0, errNotInteger
 	}
 	if s.i < len(s.b) {
 		switch s.b[s.i] {
 		case '.', 'e', 'E':
-			return 0, notInteger
+			return 0, errNotInteger
 		}
 	}
 	switch {
@@ -270,7 +271,7 @@ func (s *scanner) int64() (int64, error) {
 	case !negative && n < 1<<63:
 		return int64(n), nil
 	}
-	return 0, notInteger
+	return 0, errNotInteger
 }
 
 // bool reads true or false.

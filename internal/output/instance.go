@@ -123,7 +123,6 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	})
 	i.queue = delivery.New(logs{i}, delivery.Config{
 		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, Now: env.Now,
-		AttemptTimeout: min(15*time.Second, opts.FlushTimeout),
 	})
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
 	if opts.Identity == "record" {
@@ -243,28 +242,39 @@ func (i *Instance) decode(w *work, tag string, data []byte) []delivery.Target {
 	return targets
 }
 
+// maxTag bounds how much of a tag is repeated in a log line or an event. A pod's tag
+// is shorter; what is longer is nobody's pod.
+const maxTag = 512
+
+func shortTag(tag string) string {
+	if len(tag) > maxTag {
+		return tag[:maxTag] + "..."
+	}
+	return tag
+}
+
 // told writes what an operator should know of a delivered chunk: once, because a
 // chunk that is sent again has not been delivered before.
 func (i *Instance) told(tag string, data []byte, ev *chunk.Events) {
 	if err := ev.Damage.Err; err != nil {
 		i.env.Log.Error("a chunk could not be read to its end; what could be read is delivered",
-			"tag", tag, "offset", ev.Damage.Offset, "size", len(data), "records_lost", ev.Stats.Malformed,
+			"tag", shortTag(tag), "offset", ev.Damage.Offset, "size", len(data), "records_lost", ev.Stats.Malformed,
 			"bytes_lost", ev.Stats.LostBytes, "error", err)
 	}
 	if ev.Stats.Claimed > 0 {
 		i.limited(slog.LevelWarn, "claimed "+tag, "records name another source than the file they were read from; delivered to the true one, the claim kept in kubernetes_claimed",
-			"tag", tag, "records", ev.Stats.Claimed)
+			"tag", shortTag(tag), "records", ev.Stats.Claimed)
 	}
 	if ev.Stats.Restamped > 0 {
 		i.limited(slog.LevelWarn, "restamped "+tag, "records bear a time CloudWatch refuses; delivered with the present time, their own kept in _tenantlogs",
-			"tag", tag, "records", ev.Stats.Restamped)
+			"tag", shortTag(tag), "records", ev.Stats.Restamped)
 	}
 }
 
 // retry tells why a chunk goes back, at a bounded rate.
 func (i *Instance) retry(tag string, err error) {
 	kind, level := "retry", slog.LevelWarn
-	attrs := []any{"tag", tag, "error", awsclient.Brief(err)}
+	attrs := []any{"tag", shortTag(tag), "error", awsclient.Brief(err)}
 	var e *delivery.Error
 	if errors.As(err, &e) {
 		kind += " " + e.Target.Group + " " + e.Class.String()

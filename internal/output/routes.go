@@ -55,7 +55,7 @@ func (i *Instance) route(tag string) *route {
 func unroutedNote(reason tenancy.Reason, tag string) string {
 	note := append([]byte(`"unrouted":"`), reason.String()...)
 	note = append(note, `","tag":`...)
-	return string(chunk.AppendString(note, []byte(tag)))
+	return string(chunk.AppendString(note, []byte(shortTag(tag))))
 }
 
 // claimed is the route of one record in `identity record`.

@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/host"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+)
+
+// Promise 8: no input, configuration or answer crashes or blocks the host. These
+// go through our own host, which can hand over any bytes.
+
+func startHost(t *testing.T, cfg host.Config) (*host.Host, error) {
+	t.Helper()
+	cfg.Plugin = pluginPath(t)
+	cfg.Loader = built.loader
+	cfg.Retry = host.Retry{Base: 10 * time.Millisecond, Cap: 200 * time.Millisecond}
+	cfg.KeepPoisoned = 64
+	return host.Start(within(t, time.Minute), cfg)
+}
+
+const tagOfA = "kube.var.log.pods.tenant-a_p_0c8f1f1e-9d3b-4b6a-8f5e-2f1d3c4b5a69.c.0.log"
+
+func record(text string) []byte {
+	body := msgp.AppendMapHeader(nil, 1)
+	body = msgp.AppendString(msgp.AppendString(body, "log"), text)
+	return host.AppendRecord(nil, host.V2, time.Now(), body)
+}
+
+func TestTheHostSurvivesAnyBytesAndTags(t *testing.T) {
+	cw, s := standIn(t, fakeaws.Config{})
+	h, err := startHost(t, host.Config{
+		Outputs: []host.Output{{Workers: 4, Properties: options(cw, "retry_limit", "no_limits")}}, Env: cw.Env(),
+	})
+	require.NoError(t, err)
+	rng := rand.New(rand.NewPCG(3, 4))
+	good := record("good #1")
+	chunks := [][]byte{nil, {0xc1}, {0x92}, {0xdf, 0xff, 0xff, 0xff, 0xff}, []byte("not MessagePack at all")}
+	for range 300 {
+		b := append([]byte(nil), good...)
+		for range 1 + rng.IntN(4) {
+			b[rng.IntN(len(b))] = byte(rng.Uint32())
+		}
+		chunks = append(chunks, b[:rng.IntN(len(b)+1)])
+	}
+	tags := []string{tagOfA, "", "kube.", strings.Repeat("a", 5000), "kube.var.log.pods.\xff\xfe", "kube.var.log.containers.:*"}
+	for i, c := range chunks {
+		if len(c) > 0 {
+			require.NoError(t, h.Send(tags[i%len(tags)], c))
+		}
+	}
+	require.NoError(t, h.Send(tagOfA, append(append([]byte(nil), good...), 0xc1, 0xff)))
+	require.NoError(t, h.Drain(within(t, time.Minute)))
+	sum, err := h.Stop(within(t, time.Minute))
+	require.NoError(t, err)
+	require.Equal(t, sum.Chunks, sum.OK, "every chunk ends as OK: what can't be read never will be")
+	require.Zero(t, sum.Errors+sum.LostAtExit)
+	found := false
+	for _, e := range s.Events("/eks/tenants/a", "tenant-a/p/c") {
+		found = found || strings.Contains(e.Message, "good #1")
+	}
+	require.True(t, found, "what precedes the damage is delivered")
+	told := 0
+	for _, l := range h.Logs() {
+		if strings.Contains(l.Text, "a chunk could not be read to its end") {
+			require.Contains(t, l.Text, "offset=")
+			require.Contains(t, l.Text, "tag=")
+			told++
+		}
+	}
+	require.Positive(t, told)
+}
+
+// Every wrong option is named, with its value and what is allowed, and the start refused.
+func TestTheHostIsToldAllThatIsWrongWithTheOptions(t *testing.T) {
+	_, err := startHost(t, host.Config{Outputs: []host.Output{{Workers: 1, Properties: map[string]string{
+		"region": "nowhere", "log_retention_days": "366", "identity": "guess", "compress": "zstd", "flush_timeout": "1h",
+		"tag_prefix": "kube.", "log_stream_template": "$(namespace)$(pod)", "on_failure": "quarantine", "max_in_flight": "0",
+		"role_arn": "arn:aws:iam::1:role/x", "endpoint": "http://x/y", "auto_create_group": "perhaps", "log_group_tags": "aws:x=1",
+	}}}})
+	var start *host.StartError
+	require.ErrorAs(t, err, &start)
+	var text strings.Builder
+	for _, l := range start.Logs {
+		text.WriteString(l.Text + "\n")
+	}
+	for _, want := range []string{
+		`region: "nowhere" is not allowed: give an AWS region such as us-east-1`,
+		`log_retention_days: "366" is not allowed: give a number of days CloudWatch Logs knows: 1 3 5`,
+		`identity: "guess" is not allowed: give tag or record`,
+		`compress: "zstd" is not allowed: give gzip or none`,
+		`flush_timeout: "1h" is not allowed: give a time from 1s to 5m`,
+		`tag_prefix: "kube." is not allowed: "kube." does not end in pods. or containers.`,
+		`log_stream_template: "$(namespace)$(pod)" is not allowed`,
+		`on_failure: "quarantine" is not allowed: give hold; the rest is not available in this version`,
+		`max_in_flight: "0" is not allowed: give 1 to 256`,
+		`role_arn: "arn:aws:iam::1:role/x" is not allowed`,
+		`endpoint: "http://x/y" is not allowed: give a host, host:port, or http(s)://host[:port]`,
+		`auto_create_group: "perhaps" is not allowed: give on or off`,
+		`log_group_tags: "aws:x=1" is not allowed`,
+	} {
+		require.Contains(t, text.String(), want)
+	}
+}
+
+func TestTheHostIsWarnedOfWhatCannotWorkWell(t *testing.T) {
+	cw, s := standIn(t, fakeaws.Config{})
+	env := append(cw.Env(), "SECRET_MARKER=do-not-log")
+	h, err := startHost(t, host.Config{
+		HotReload: true, Env: env,
+		Outputs: []host.Output{{Workers: 0, Properties: options(cw, "identity", "record")}},
+	})
+	require.NoError(t, err)
+	kube := msgp.AppendMapHeader(nil, 2)
+	kube = msgp.AppendString(msgp.AppendString(kube, "namespace_name"), "tenant-b")
+	kube = msgp.AppendString(msgp.AppendString(kube, "pod_name"), "q")
+	body := msgp.AppendMapHeader(nil, 2)
+	body = msgp.AppendString(msgp.AppendString(body, "log"), "x")
+	body = append(msgp.AppendString(body, "kubernetes"), kube...)
+	chunk := host.AppendRecord(nil, host.V2, time.Now(), body)
+	chunk = append(chunk, record("without a map")...)
+	require.NoError(t, h.Send("forwarded", chunk))
+	require.NoError(t, h.Drain(within(t, time.Minute)))
+	_, err = h.Stop(within(t, time.Minute))
+	require.NoError(t, err)
+	require.Len(t, s.Events("/eks/tenants/b", "tenant-b/q/"), 1)
+	require.Len(t, s.Events("/eks/platform", "unrouted"), 1)
+	var text strings.Builder
+	for _, l := range h.Logs() {
+		text.WriteString(l.Text + "\n")
+	}
+	require.Contains(t, text.String(), "identity is record: the tenant is taken from each record's last kubernetes map")
+	require.Contains(t, text.String(), "hot reload is on")
+	require.Equal(t, 1, strings.Count(text.String(), "no workers are configured"))
+	require.Equal(t, 1, strings.Count(text.String(), "effective configuration"))
+	require.NotContains(t, text.String(), cw.SecretKey)
+}
+
+// Several [OUTPUT] sections are several plugins, each with its own options.
+func TestTheHostRunsSeveralOutputsAtOnce(t *testing.T) {
+	cw, s := standIn(t, fakeaws.Config{})
+	outputs := make([]host.Output, 3)
+	for i := range outputs {
+		p := options(cw, "log_group_prefix", fmt.Sprintf("/o%d/tenants/", i), "platform_log_group", fmt.Sprintf("/o%d/platform", i),
+			"quarantine_log_group_prefix", fmt.Sprintf("/o%d/quarantine/", i), "log_retention_days", []string{"365", "400", "545"}[i])
+		outputs[i] = host.Output{Workers: i + 1, Properties: p}
+	}
+	h, err := startHost(t, host.Config{Outputs: outputs, Env: cw.Env()})
+	require.NoError(t, err)
+	for range 50 {
+		require.NoError(t, h.Send(tagOfA, record("x")))
+	}
+	require.NoError(t, h.Drain(within(t, time.Minute)))
+	retained := func() bool {
+		for i, days := range []int{365, 400, 545} {
+			if g, _ := group(s, fmt.Sprintf("/o%d/tenants/a", i)); g.RetentionInDays != days {
+				return false
+			}
+		}
+		return true
+	}
+	require.Eventually(t, retained, 30*time.Second, 10*time.Millisecond)
+	_, err = h.Stop(within(t, time.Minute))
+	require.NoError(t, err)
+	for i := range outputs {
+		g, _ := group(s, fmt.Sprintf("/o%d/tenants/a", i))
+		require.EqualValues(t, 50, g.Events)
+	}
+}
+
+// Promise 7: a flush returns, whatever CloudWatch does. The stand-in never answers;
+// that the chunk comes back at all is the proof.
+func TestTheHostGetsItsThreadsBackWhenCloudWatchHangs(t *testing.T) {
+	cw, s := standIn(t, fakeaws.Config{})
+	hang := make(chan struct{})
+	s.SetIntercept(func(fakeaws.Call) error { <-hang; return errors.New("closed") })
+	t.Cleanup(func() { close(hang) })
+	h, err := startHost(t, host.Config{
+		Outputs: []host.Output{{Workers: 2, Properties: options(cw, "flush_timeout", "1s", "retry_limit", "no_limits")}},
+		Env:     cw.Env(), Grace: 100 * time.Millisecond, StorageDir: t.TempDir(),
+	})
+	require.NoError(t, err)
+	for range 4 {
+		require.NoError(t, h.Send(tagOfA, record("x")))
+	}
+	require.NoError(t, h.Until(within(t, time.Minute), func(st host.Stats) bool { return st.Flushed >= 6 }))
+	sum, err := h.Stop(within(t, time.Minute))
+	require.NoError(t, err)
+	require.Equal(t, 4, sum.KeptInStorage)
+	require.Zero(t, sum.OK)
+}
