@@ -97,6 +97,7 @@ type Keeper struct {
 
 	flight  singleflight.Group
 	checked *lru.Cache[string, struct{}] // groups looked at, or being looked at
+	created *lru.Cache[string, int]      // how often this process has made the group exist
 
 	mu      sync.Mutex
 	waiting map[string]work // groups whose retention is still to be confirmed
@@ -128,9 +129,13 @@ func NewKeeper(api API, cfg Config) *Keeper {
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
+	created, err := lru.New[string, int](known)
+	if err != nil {
+		panic(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
-		api: api, cfg: cfg, checked: checked, waiting: map[string]work{},
+		api: api, cfg: cfg, checked: checked, created: created, waiting: map[string]work{},
 		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{}),
 	}
 	go k.run()
@@ -186,6 +191,7 @@ func (k *Keeper) EnsureStream(ctx context.Context, spec Spec, stream string) err
 }
 
 func (k *Keeper) ensureStream(ctx context.Context, spec Spec, stream string) error {
+	before, _ := k.created.Get(spec.Group)
 	err := k.createStream(ctx, spec.Group, stream)
 	if awsclient.Classify(err) != awsclient.ClassNotFound {
 		return err
@@ -194,9 +200,17 @@ func (k *Keeper) ensureStream(ctx context.Context, spec Spec, stream string) err
 		return &MissingError{spec.Group}
 	}
 	_, err, _ = k.flight.Do(spec.Group, func() (any, error) {
+		// Another stream's caller may have created it since ours was refused.
+		if n, _ := k.created.Get(spec.Group); n != before {
+			return nil, nil
+		}
 		ctx, cancel := context.WithTimeout(k.ctx, createTimeout)
 		defer cancel()
-		return nil, k.createGroup(ctx, spec)
+		err := k.createGroup(ctx, spec)
+		if err == nil {
+			k.created.Add(spec.Group, before+1)
+		}
+		return nil, err
 	})
 	if err != nil {
 		return err
@@ -380,8 +394,8 @@ func (k *Keeper) settle(ctx context.Context, w work, g types.LogGroup) error {
 	}
 	arn := value(g.LogGroupArn)
 	isNew := w.created
-	if !isNew && g.RetentionInDays == nil {
-		// Never expires: left alone, unless it is ours and was not finished.
+	if !isNew && (g.RetentionInDays == nil || young(g)) {
+		// It may be ours, and not finished: only the tags tell.
 		out, err := k.api.ListTagsForResource(ctx, &cloudwatchlogs.ListTagsForResourceInput{ResourceArn: &arn})
 		if err != nil {
 			return fmt.Errorf("failed to read the tags of group %s: %w", w.spec.Group, err)
@@ -412,6 +426,15 @@ func (k *Keeper) settle(ctx context.Context, w work, g types.LogGroup) error {
 	}
 	k.cfg.Log.Info("retention set and read back", "group", w.spec.Group, "days", days, "before", daysText(g.RetentionInDays))
 	return k.ready(ctx, w, arn, isNew)
+}
+
+// youth is how old a group may be for its tags to be read although its retention is
+// right: one left in state new by a crash is found by whoever uses it next, and
+// reading the tags of every group at every start would be a call for each.
+const youth = 7 * 24 * time.Hour
+
+func young(g types.LogGroup) bool {
+	return g.CreationTime != nil && time.Since(time.UnixMilli(*g.CreationTime)) < youth
 }
 
 // ready marks a group of ours as finished.

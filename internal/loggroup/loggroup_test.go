@@ -1,0 +1,262 @@
+package loggroup
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+}
+
+func fake(t *testing.T, cfg fakeaws.Config) (*fakeaws.Server, *cloudwatchlogs.Client) {
+	s := fakeaws.New(cfg)
+	url, err := s.Start("")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s, cloudwatchlogs.New(cloudwatchlogs.Options{
+		Region: "us-east-1", BaseEndpoint: &url,
+		Credentials: credentials.NewStaticCredentialsProvider(fakeaws.DefaultAccessKeyID, fakeaws.DefaultSecretAccessKey, ""),
+	})
+}
+
+func keeper(t *testing.T, api API, create bool, log *bytes.Buffer) *Keeper {
+	h := slog.DiscardHandler
+	if log != nil {
+		h = slog.NewTextHandler(log, nil)
+	}
+	k := NewKeeper(api, Config{Create: create, Log: slog.New(h), Backoff: func(int) time.Duration { return time.Millisecond }})
+	t.Cleanup(k.Close)
+	return k
+}
+
+func settled(t *testing.T, k *Keeper) {
+	t.Helper()
+	require.Eventually(t, func() bool { return k.Open() == 0 }, 30*time.Second, time.Millisecond)
+}
+
+func spec(group string) Spec { return Spec{Group: group, Tenant: "a", RetentionDays: 365} }
+
+func TestDecide(t *testing.T) {
+	days := func(n int32) *int32 { return &n }
+	for name, test := range map[string]struct {
+		has        *int32
+		unfinished bool
+		want       action
+	}{
+		"ours, not set":        {nil, true, raise},
+		"ours, too short":      {days(7), true, raise},
+		"ours, right":          {days(365), true, leave},
+		"before, never":        {nil, false, report},
+		"before, too short":    {days(364), false, raise},
+		"before, right":        {days(365), false, leave},
+		"before, longer stays": {days(3653), false, leave},
+	} {
+		require.Equal(t, test.want, decide(test.has, 365, test.unfinished), name)
+	}
+}
+
+func TestAGroupIsCreatedOnceHoweverManyAsk(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	k := keeper(t, api, true, nil)
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), fmt.Sprint("s", i%4)))
+		}()
+	}
+	wg.Wait()
+	settled(t, k)
+	require.Equal(t, 1, s.CallCount("CreateLogGroup"))
+	require.Equal(t, 1, s.CallCount("PutRetentionPolicy"))
+	g := s.Groups()[0]
+	require.Equal(t, 365, g.RetentionInDays)
+	require.Equal(t, map[string]string{TagTenant: "a", TagState: StateReady}, g.Tags)
+	require.Len(t, g.Streams, 4)
+}
+
+func TestTwoProcessesCreateTheSameGroups(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	keepers := []*Keeper{keeper(t, api, true, nil), keeper(t, api, true, nil)}
+	var wg sync.WaitGroup
+	for i := range 30 {
+		for _, k := range keepers {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				require.NoError(t, k.EnsureStream(context.Background(), spec(fmt.Sprint("/g", i)), "s"))
+			}()
+		}
+	}
+	wg.Wait()
+	for _, k := range keepers {
+		settled(t, k)
+	}
+	groups := s.Groups()
+	require.Len(t, groups, 30)
+	for _, g := range groups {
+		require.Equal(t, 365, g.RetentionInDays)
+		require.Equal(t, StateReady, g.Tags[TagState])
+	}
+}
+
+func TestOperationAbortedMeansLookAgain(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	var aborted atomic.Int32
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "CreateLogGroup" && aborted.Add(1) == 1 {
+			// The other node wins meanwhile.
+			go func() {
+				_, _ = api.CreateLogGroup(context.Background(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g"), Tags: map[string]string{TagState: StateNew}})
+			}()
+			return &fakeaws.APIError{Code: "OperationAbortedException", Message: "A conflicting operation is currently in progress"}
+		}
+		return nil
+	})
+	k := keeper(t, api, true, nil)
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	settled(t, k)
+	g := s.Groups()[0]
+	require.Equal(t, 365, g.RetentionInDays)
+	require.Equal(t, StateReady, g.Tags[TagState])
+}
+
+func TestAGroupLeftUnfinishedIsFinishedByWhoeverUsesIt(t *testing.T) {
+	for name, days := range map[string]int32{"nothing set": 0, "set, not marked": 365} {
+		t.Run(name, func(t *testing.T) {
+			s, api := fake(t, fakeaws.Config{})
+			ctx := context.Background()
+			_, err := api.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g"), Tags: map[string]string{TagState: StateNew}})
+			require.NoError(t, err)
+			if days > 0 {
+				_, err = api.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: aws.String("/g"), RetentionInDays: &days})
+				require.NoError(t, err)
+			}
+			k := keeper(t, api, true, nil)
+			k.Used(spec("/g"))
+			settled(t, k)
+			g := s.Groups()[0]
+			require.Equal(t, 365, g.RetentionInDays)
+			require.Equal(t, StateReady, g.Tags[TagState])
+			k.Used(spec("/g")) // once a process
+			settled(t, k)
+			require.Equal(t, 1, s.CallCount("TagResource"))
+		})
+	}
+}
+
+func TestManyGroupsAreLookedAtFiftyACall(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	ctx := context.Background()
+	const n = 120
+	for i := range n {
+		name := fmt.Sprint("/g", i)
+		_, err := api.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &name})
+		require.NoError(t, err)
+		_, err = api.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &name, RetentionInDays: aws.Int32(731)})
+		require.NoError(t, err)
+	}
+	// All of them come due together, as after a restart.
+	k := NewKeeper(api, Config{Create: true, Log: slog.New(slog.DiscardHandler), Delay: func() time.Duration { return 300 * time.Millisecond }})
+	t.Cleanup(k.Close)
+	for i := range n {
+		k.Used(spec(fmt.Sprint("/g", i)))
+	}
+	settled(t, k)
+	require.LessOrEqual(t, s.CallCount("DescribeLogGroups"), n/describeAtOnce+3)
+	require.Equal(t, n, s.CallCount("PutRetentionPolicy"), "the test's own: a longer retention is left alone")
+}
+
+func TestRetentionThatDoesNotTakeIsToldAndTriedAgain(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	var tries atomic.Int32
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "PutRetentionPolicy" && tries.Add(1) <= 3 {
+			return &fakeaws.APIError{Code: "AccessDeniedException", Message: "no"}
+		}
+		return nil
+	})
+	var log bytes.Buffer
+	k := NewKeeper(api, Config{Create: true, Log: slog.New(slog.NewTextHandler(&log, nil)), Backoff: func(int) time.Duration { return time.Millisecond }})
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	settled(t, k)
+	k.Close()
+	require.Equal(t, 365, s.Groups()[0].RetentionInDays)
+	require.Equal(t, 3, bytes.Count(log.Bytes(), []byte("retention of a log group is not confirmed")))
+}
+
+// overridden answers as CloudWatch does under an account-level retention policy:
+// PutRetentionPolicy succeeds and changes nothing.
+type overridden struct{ *cloudwatchlogs.Client }
+
+func (overridden) PutRetentionPolicy(context.Context, *cloudwatchlogs.PutRetentionPolicyInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.PutRetentionPolicyOutput, error) {
+	return &cloudwatchlogs.PutRetentionPolicyOutput{}, nil
+}
+
+func TestAnAccountPolicyThatWinsIsNotTakenForSuccess(t *testing.T) {
+	_, api := fake(t, fakeaws.Config{})
+	var log bytes.Buffer
+	told := make(chan struct{})
+	var once sync.Once
+	k := NewKeeper(overridden{api}, Config{Create: true, Log: slog.New(slog.NewTextHandler(&log, nil)), Backoff: func(int) time.Duration {
+		once.Do(func() { close(told) })
+		return time.Hour
+	}})
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	<-told
+	require.Equal(t, 1, k.Open())
+	k.Close()
+	require.Contains(t, log.String(), "an account-level retention policy may win over it")
+}
+
+func TestWithoutPermissionToCreateAMissingGroupSaysWhoHasTo(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	k := keeper(t, api, false, nil)
+	err := k.EnsureStream(context.Background(), spec("/g"), "s")
+	require.ErrorContains(t, err, "log group /g does not exist and auto_create_group is off: the provisioner has to create it")
+	require.Equal(t, awsclient.ClassNotFound, awsclient.Classify(err))
+	k.Used(spec("/g"))
+	require.Zero(t, k.Open())
+	require.Zero(t, s.CallCount("CreateLogGroup")+s.CallCount("DescribeLogGroups"))
+}
+
+func TestACallerThatLeavesDoesNotEndTheOthersCreation(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	inside, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "CreateLogGroup" {
+			once.Do(func() { close(inside); <-release })
+		}
+		return nil
+	})
+	k := keeper(t, api, true, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	first := make(chan error, 1)
+	go func() { first <- k.EnsureStream(ctx, spec("/g"), "s") }()
+	<-inside
+	second := make(chan error, 1)
+	go func() { second <- k.EnsureStream(context.Background(), spec("/g"), "s") }()
+	cancel()
+	require.ErrorIs(t, <-first, context.Canceled)
+	close(release)
+	require.NoError(t, <-second)
+}

@@ -1,0 +1,221 @@
+package output
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+)
+
+type logText struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func from(m map[string]string) func(string) string { return func(k string) string { return m[k] } }
+
+func instance(t *testing.T, cfg fakeaws.Config, env Environment, opts ...string) (*Instance, *fakeaws.Server, *logText) {
+	t.Helper()
+	for k, v := range map[string]string{
+		"AWS_ACCESS_KEY_ID": fakeaws.DefaultAccessKeyID, "AWS_SECRET_ACCESS_KEY": fakeaws.DefaultSecretAccessKey, "AWS_SESSION_TOKEN": "",
+		"AWS_PROFILE": "", "AWS_CONFIG_FILE": t.TempDir() + "/none", "AWS_SHARED_CREDENTIALS_FILE": t.TempDir() + "/none",
+	} {
+		t.Setenv(k, v)
+	}
+	s := fakeaws.New(cfg)
+	url, err := s.Start("")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	m := map[string]string{"region": "us-east-1", "endpoint": url}
+	for i := 0; i < len(opts); i += 2 {
+		m[opts[i]] = opts[i+1]
+	}
+	o, err := ParseOptions(from(m))
+	require.NoError(t, err)
+	log := &logText{}
+	env.Log = slog.New(slog.NewTextHandler(log, nil))
+	i, err := New(context.Background(), o, env)
+	require.NoError(t, err)
+	return i, s, log
+}
+
+const tagA = "kube.var.log.pods.tenant-a_p_0c8f1f1e-9d3b-4b6a-8f5e-2f1d3c4b5a69.c.0.log"
+
+func chunkOf(at time.Time, records ...map[string]any) []byte {
+	var b []byte
+	for _, r := range records {
+		b = append(b, 0x92)
+		b = msgp.AppendInt64(b, at.Unix())
+		var err error
+		if b, err = msgp.AppendIntf(b, r); err != nil {
+			panic(err)
+		}
+	}
+	return b
+}
+
+func TestDefaultsAreSafe(t *testing.T) {
+	o, err := ParseOptions(from(nil))
+	require.NoError(t, err)
+	require.True(t, o.AutoCreateGroup)
+	require.True(t, o.Compress)
+	require.Equal(t, 365, o.RetentionDays)
+	require.Equal(t, "tag", o.Identity)
+	require.Equal(t, time.Minute, o.FlushTimeout)
+}
+
+func TestOptionsThatContradictEachOther(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts map[string]string
+		want []string
+	}{
+		"external id alone": {map[string]string{"external_id": "abc"}, []string{"external_id", "role_arn, which is not set"}},
+		"sts alone":         {map[string]string{"sts_endpoint": "h"}, []string{"sts_endpoint", "role_arn, which is not set"}},
+		"FIPS and endpoint": {map[string]string{"use_fips": "on", "endpoint": "h"}, []string{"use_fips", "endpoint is set and would win"}},
+		"registry, no file": {map[string]string{"tenant_source": "registry"}, []string{"tenant_source", "tenants_file, which is not set"}},
+		"groups that meet":  {map[string]string{"platform_log_group": "/eks/tenants/p"}, []string{"platform_log_group", "lies inside a prefix of tenants"}},
+	} {
+		_, err := ParseOptions(from(test.opts))
+		for _, w := range test.want {
+			require.ErrorContains(t, err, w, name)
+		}
+	}
+}
+
+// The page lists every option there is.
+func TestEveryOptionIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/options.md")
+	require.NoError(t, err)
+	for _, s := range specs {
+		require.Contains(t, string(page), "`"+s.name+"`")
+		if s.value != "" {
+			require.Contains(t, string(page), s.value, s.name)
+		}
+	}
+}
+
+func TestTheTenantsFileSettlesRetentionKeyAndEMF(t *testing.T) {
+	file := t.TempDir() + "/tenants.yaml"
+	require.NoError(t, os.WriteFile(file, []byte(`
+version: 1
+tenants:
+  a: {retentionDays: 731, emf: true, kmsKeyArn: "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+`), 0o600))
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{Node: "n1"}, "tenants_file", file)
+	now := time.Now()
+	record := map[string]any{"log": "x", "_aws": map[string]any{"Timestamp": 1}}
+	require.Equal(t, OK, i.Flush(context.Background(), tagA, chunkOf(now, record), 0))
+	require.Equal(t, OK, i.Flush(context.Background(), strings.Replace(tagA, "tenant-a", "tenant-b", 1), chunkOf(now, record), 0))
+	require.Eventually(t, func() bool { return i.groups.Open() == 0 && s.CallCount("TagResource") == 2 }, 30*time.Second, 5*time.Millisecond)
+	i.Close()
+	groups := s.Groups()
+	require.Equal(t, 731, groups[0].RetentionInDays)
+	require.Contains(t, groups[0].KMSKeyID, "1234abcd")
+	require.Equal(t, 365, groups[1].RetentionInDays)
+	require.Empty(t, groups[1].KMSKeyID)
+	require.Contains(t, s.Events("/eks/tenants/a", "tenant-a/p/c")[0].Message, `"_aws":{`)
+	require.Contains(t, s.Events("/eks/tenants/b", "tenant-b/p/c")[0].Message, `"_aws_claimed":{`)
+	require.Contains(t, s.Events("/eks/tenants/b", "tenant-b/p/c")[0].Message, `"host":"n1"`)
+}
+
+func TestSettingsThatAreNotAvailableAreRefusedAtStart(t *testing.T) {
+	file := t.TempDir() + "/tenants.yaml"
+	for yaml, want := range map[string]string{
+		"version: 1\ntenants: {a: {roleArn: arn:aws:iam::123456789012:role/x}}": "tenant a: roleArn is not available in this version",
+		"version: 1\ntenants: {a: {onFailure: drop}}":                           `tenant a: onFailure "drop" is not available`,
+		"version: 1\ntenants: {a: {quarantineKmsKeyArn: x}}":                    "tenants.a.quarantineKmsKeyArn",
+		"version: 1\nunknown: 1":                                                "tenants_file: " + file,
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(yaml), 0o600))
+		o, err := ParseOptions(from(map[string]string{"region": "us-east-1", "tenants_file": file}))
+		require.NoError(t, err)
+		_, err = New(context.Background(), o, Environment{Log: slog.New(slog.DiscardHandler)})
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestRecordModeKeepsBatchesPerStream(t *testing.T) {
+	i, s, log := instance(t, fakeaws.Config{}, Environment{}, "identity", "record")
+	var records []map[string]any
+	const n, pods = 3000, 6
+	for r := range n {
+		records = append(records, map[string]any{"log": fmt.Sprint(r), "kubernetes": map[string]any{
+			"namespace_name": fmt.Sprintf("tenant-%d", r%pods), "pod_name": "p", "container_name": "c", "labels": map[string]any{"app": "x"},
+		}})
+	}
+	records = append(records, map[string]any{"log": "without"}, map[string]any{"kubernetes": map[string]any{"namespace_name": "../x"}})
+	require.Equal(t, OK, i.Flush(context.Background(), "any.tag", chunkOf(time.Now(), records...), 0))
+	i.Close()
+	require.LessOrEqual(t, s.CallCount("PutLogEvents"), 2*(pods+1), "one for each stream, and one each that did not find it")
+	for p := range pods {
+		events := s.Events(fmt.Sprintf("/eks/tenants/%d", p), fmt.Sprintf("tenant-%d/p/c", p))
+		require.Len(t, events, n/pods)
+		require.Contains(t, events[0].Message, `"labels":{"app":"x"}`)
+	}
+	require.Len(t, s.Events("/eks/platform", "unrouted"), 2)
+	require.Contains(t, log.String(), "identity is record")
+}
+
+func TestAnUnroutedLineSaysWhyAndWhere(t *testing.T) {
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{})
+	require.Equal(t, OK, i.Flush(context.Background(), "kube.var.log.pods.nonsense", chunkOf(time.Now(), map[string]any{"log": "x"}), 0))
+	i.Close()
+	events := s.Events("/eks/platform", "unrouted")
+	require.Len(t, events, 1)
+	var m map[string]any
+	require.NoError(t, json.Unmarshal([]byte(events[0].Message), &m))
+	require.Equal(t, map[string]any{"unrouted": "layout", "tag": "kube.var.log.pods.nonsense"}, m["_tenantlogs"])
+	require.NotContains(t, m, "kubernetes")
+}
+
+func TestAChunkThatGoesBackIsToldOnceInAWhile(t *testing.T) {
+	i, s, log := instance(t, fakeaws.Config{}, Environment{})
+	s.SetIntercept(func(c fakeaws.Call) error {
+		return &fakeaws.APIError{Code: "AccessDeniedException", Message: "User is not authorized to perform logs:" + c.Operation}
+	})
+	for range 5 {
+		require.Equal(t, Retry, i.Flush(context.Background(), tagA, chunkOf(time.Now(), map[string]any{"log": "content of a record"}), 0))
+	}
+	i.Close()
+	require.Equal(t, 1, strings.Count(log.String(), "chunk not delivered"))
+	require.Contains(t, log.String(), "class=denied")
+	require.Contains(t, log.String(), "/eks/tenants/a")
+	require.NotContains(t, log.String(), "content of a record")
+}
+
+func TestAGroupThatKeepsLessThanFourteenDays(t *testing.T) {
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{}, "log_retention_days", "3")
+	require.Equal(t, OK, i.Flush(context.Background(), tagA, chunkOf(time.Now().Add(-4*24*time.Hour), map[string]any{"log": "x"}), 0))
+	i.Close()
+	require.Contains(t, s.Events("/eks/tenants/a", "tenant-a/p/c")[0].Message, `"time_reason":"too_old"`)
+}
+
+func TestAnEmptyChunkIsNothingToDo(t *testing.T) {
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{})
+	require.Equal(t, OK, i.Flush(context.Background(), tagA, nil, 0))
+	i.Close()
+	require.Zero(t, s.CallCount("PutLogEvents"))
+}
