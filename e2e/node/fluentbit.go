@@ -53,18 +53,18 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	go func() { exited <- cmd.Wait() }()
 	err = nil
 	if r.Until != nil {
+		var ended error
 		err = poll(ctx, func() bool {
 			select {
 			case werr := <-exited:
-				err = fmt.Errorf("the engine ended early: %w", errors.Join(werr, errEnded))
-				exited <- werr
+				ended = errors.Join(errEnded, werr)
 				return true
 			default:
 				return r.Until()
 			}
 		})
-		if errors.Is(err, errEnded) {
-			return err
+		if ended != nil {
+			return ended
 		}
 	}
 	if serr := cmd.Process.Signal(syscall.SIGTERM); serr != nil && err == nil {
@@ -82,7 +82,7 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	return err
 }
 
-var errEnded = errors.New("before every event had arrived")
+var errEnded = errors.New("the engine ended by itself, before what was waited for")
 
 const parsers = `[PARSER]
     Name        json
