@@ -103,7 +103,7 @@ func TestTheHostIsToldAllThatIsWrongWithTheOptions(t *testing.T) {
 		`on_failure: "quarantine" is not allowed: give hold; the rest is not available in this version`,
 		`max_in_flight: "0" is not allowed: give 1 to 256`,
 		`role_arn: "arn:aws:iam::1:role/x" is not allowed`,
-		`endpoint: "http://x/y" is not allowed: give a host, host:port, or http(s)://host[:port]`,
+		`endpoint: "http://x/y" is not allowed: "http://x/y" is no endpoint: give a host, host:port, or https://host[:port]`,
 		`auto_create_group: "perhaps" is not allowed: give on or off`,
 		`log_group_tags: "aws:x=1" is not allowed`,
 	} {

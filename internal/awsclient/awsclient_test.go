@@ -83,9 +83,11 @@ func TestEndpoints(t *testing.T) {
 		require.NoError(t, err, in)
 		require.Equal(t, want, got)
 	}
+	_, err := EndpointURL("http://logs.example.com")
+	require.ErrorContains(t, err, "would send logs unencrypted")
 	for _, in := range []string{"http://", "ftp://x", "https://h/path", "https://u:p@h", "https://h?q", "h:port", "://"} {
-		_, err := EndpointURL(in)
-		require.ErrorContains(t, err, "is no endpoint: give a host, host:port, or http(s)://host[:port]", in)
+		_, err = EndpointURL(in)
+		require.ErrorContains(t, err, "is no endpoint: give a host, host:port, or https://host[:port]", in)
 	}
 }
 

@@ -152,7 +152,8 @@ func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error)
 }
 
 // EndpointURL completes an endpoint given as host, host:port or URL. Empty stays
-// empty. Anything with a path or query is an error: CloudWatch has none.
+// empty. Anything with a path or query is an error: CloudWatch has none. So is plain
+// http to anywhere but this machine: tenants' logs do not travel in the clear.
 func EndpointURL(s string) (string, error) {
 	if s == "" {
 		return "", nil
@@ -163,9 +164,17 @@ func EndpointURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
 		u.Path != "" && u.Path != "/" || u.Scheme != "https" && u.Scheme != "http" {
-		return "", fmt.Errorf("%q is no endpoint: give a host, host:port, or http(s)://host[:port]", s)
+		return "", fmt.Errorf("%q is no endpoint: give a host, host:port, or https://host[:port]", s)
+	}
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
+		return "", fmt.Errorf("%q would send logs unencrypted: use https; http is for this machine's own addresses", s)
 	}
 	return u.Scheme + "://" + u.Host, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Body is the JSON of a PutLogEvents call, as it goes on the wire.

@@ -74,10 +74,7 @@ func endpoint(field func(*Options) *string) func(*Options, string) error {
 	return func(o *Options, v string) error {
 		u, err := awsclient.EndpointURL(v)
 		*field(o) = u
-		if err != nil {
-			return errValue
-		}
-		return nil
+		return err
 	}
 }
 
@@ -141,8 +138,8 @@ const (
 
 var specs = []spec{
 	{"region", "", "an AWS region such as us-east-1; default: AWS_REGION", matching(`^[a-z]{2,}(-[a-z0-9]+)+-\d+$`, func(o *Options) *string { return &o.Region })},
-	{"endpoint", "", "a host, host:port, or http(s)://host[:port]", endpoint(func(o *Options) *string { return &o.Endpoint })},
-	{"sts_endpoint", "", "a host, host:port, or http(s)://host[:port]", endpoint(func(o *Options) *string { return &o.STSEndpoint })},
+	{"endpoint", "", "a host, host:port, or https://host[:port]", endpoint(func(o *Options) *string { return &o.Endpoint })},
+	{"sts_endpoint", "", "a host, host:port, or https://host[:port]", endpoint(func(o *Options) *string { return &o.STSEndpoint })},
 	{"use_fips", "off", onOff, boolean(func(o *Options) *bool { return &o.UseFIPS })},
 	{"profile", "", "a profile of the shared AWS configuration", text(func(o *Options) *string { return &o.Profile })},
 	{"role_arn", "", "arn:<partition>:iam::<account>:role/<name>", matching(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}$`, func(o *Options) *string { return &o.RoleARN })},
