@@ -43,7 +43,8 @@ type Config struct {
 	RoleARN, ExternalID string
 	// ExtraUserAgent is appended to the user agent of every call.
 	ExtraUserAgent string
-	// MaxConns bounds the connections to one host; 0 means no bound.
+	// MaxConns bounds the connections to one host, but for a few more that are left to
+	// calls that create or describe something; 0 means no bound.
 	MaxConns int
 }
 
@@ -54,6 +55,10 @@ const sessionName = "eks-tenant-logs"
 // something. PutLogEvents is never tried again by the SDK: every attempt must be
 // seen by the one who accounts for what was delivered.
 const controlAttempts = 6
+
+// controlConns is the room for calls other than PutLogEvents: a group must be
+// created even while every put hangs.
+const controlConns = 8
 
 // Client is CloudWatch Logs as one identity. It may be used by many goroutines.
 type Client struct {
@@ -70,8 +75,10 @@ func New(ctx context.Context, c Config) (*Client, error) {
 		WithTransportOptions(func(t *http.Transport) {
 			t.TLSHandshakeTimeout = 5 * time.Second
 			t.MaxIdleConns = 0
-			t.MaxIdleConnsPerHost = max(c.MaxConns, 2)
-			t.MaxConnsPerHost = c.MaxConns
+			if c.MaxConns > 0 {
+				t.MaxIdleConnsPerHost = c.MaxConns + controlConns
+				t.MaxConnsPerHost = c.MaxConns + controlConns
+			}
 			if t.TLSClientConfig == nil {
 				t.TLSClientConfig = &tls.Config{}
 			}

@@ -518,3 +518,79 @@ func BenchmarkBatch(b *testing.B) {
 		})
 	}
 }
+
+// The flush has left and its memory is gone: a call that fails then must not be
+// made again from it.
+func TestACallThatFailsAfterItsFlushLeftIsNotRepeated(t *testing.T) {
+	l := &logsFunc{t: t}
+	inside, release := make(chan struct{}, 1), make(chan struct{})
+	var calls int
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if calls++; calls == 1 {
+			inside <- struct{}{}
+			<-release
+			return awsclient.Rejected{}, apiError("ThrottlingException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := New(l, Config{Log: quiet, Backoff: soon})
+	ev := numbered(2)
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error)
+	go func() { left <- d.Deliver(ctx, Key{1}, ev, here) }()
+	<-inside
+	cancel()
+	require.ErrorIs(t, <-left, ErrTimeout)
+	for i := range ev.Arena {
+		ev.Arena[i] = 0xDD
+	}
+	close(release)
+	d.running.Wait() // the sender has nothing left to do
+	require.Len(t, l.puts, 1)
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(2), here))
+	d.Close(context.Background())
+	require.Len(t, l.puts, 2)
+	require.Equal(t, "event 0", l.puts[1].Events[0].Message)
+}
+
+// What failed goes before what came later, or two events of the same time would
+// change places.
+func TestWhatFailedStaysInFrontOfWhatWaits(t *testing.T) {
+	l := &logsFunc{t: t}
+	inside, release := make(chan struct{}), make(chan struct{})
+	var calls int
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if calls++; calls == 1 {
+			close(inside)
+			<-release
+			return awsclient.Rejected{}, apiError("ThrottlingException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, Backoff: soon}))
+	var wg sync.WaitGroup
+	deliver := func(k byte, name string) {
+		defer wg.Done()
+		ev := makeEvents(make([]int64, 2), func(i int) string { return fmt.Sprint(name, i) })
+		require.NoError(t, d.Deliver(context.Background(), Key{k}, ev, here))
+	}
+	wg.Add(2)
+	go deliver(1, "first")
+	<-inside
+	go deliver(2, "second")
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		s := d.senders[here[0]]
+		d.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queue) == 1
+	}, 10*time.Second, time.Millisecond)
+	close(release)
+	wg.Wait()
+	var got []string
+	for _, e := range l.puts[1].Events {
+		got = append(got, e.Message)
+	}
+	require.Equal(t, []string{"first0", "first1", "second0", "second1"}, got)
+}

@@ -260,3 +260,38 @@ func TestACallerThatLeavesDoesNotEndTheOthersCreation(t *testing.T) {
 	close(release)
 	require.NoError(t, <-second)
 }
+
+// A refusal that was on its way while another stream's caller created the group
+// does not create it again.
+func TestALateRefusalDoesNotCreateTheGroupAgain(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	late := lateRefusal{Client: api, refused: make(chan struct{}), pass: make(chan struct{})}
+	k := keeper(t, late, true, nil)
+	second := make(chan error, 1)
+	go func() { second <- k.EnsureStream(context.Background(), spec("/g"), "late") }()
+	<-late.refused
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	close(late.pass)
+	require.NoError(t, <-second)
+	require.Equal(t, 1, s.CallCount("CreateLogGroup"))
+	settled(t, k)
+}
+
+// lateRefusal keeps the answer to the first CreateLogStream for the stream `late`.
+type lateRefusal struct {
+	*cloudwatchlogs.Client
+	refused, pass chan struct{}
+}
+
+func (l lateRefusal) CreateLogStream(ctx context.Context, in *cloudwatchlogs.CreateLogStreamInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.CreateLogStreamOutput, error) {
+	out, err := l.Client.CreateLogStream(ctx, in, o...)
+	if *in.LogStreamName == "late" && err != nil {
+		select {
+		case <-l.refused:
+		default:
+			close(l.refused)
+			<-l.pass
+		}
+	}
+	return out, err
+}
