@@ -140,7 +140,7 @@ func oddRecords() []struct {
 		{"ext", v2(testTime, pairs{{"x", extension{42, []byte{1, 2, 3}}}}), nil},
 		{"invalid UTF-8", v2(testTime, pairs{{"log", "caf\xe9 \xc3("}}), nil},
 		{"control characters and quotes", v2(testTime, pairs{{"log", "a\x00\x1b\"\\\n\r\t\u2028é€😀"}}), nil},
-		{"keys that are not strings", v2(testTime, pairs{{1, "one"}, {nil, "nil"}, {true, "true"}, {1.5, "float"}, {[]any{1}, "array"}, {bin("bin"), "bin"}}), nil},
+		{"keys that are not strings", v2(testTime, pairs{{1, "one"}, {nil, "nil"}, {true, "true"}, {1.5, "float"}, {[]any{1}, "array"}, {math.NaN(), "NaN"}, {bin("bin"), "bin"}}), nil},
 		{"1 and \"1\" stay two keys", v2(testTime, pairs{{1, "number"}, {"1", "text"}}), nil},
 		{"two keys broken in different ways", v2(testTime, pairs{{"\xff", 1}, {"\xfe", 2}}), nil},
 		{"duplicate key, the last wins", v2(testTime, pairs{{"log", "first"}, {"a", 1}, {"log", "last"}}), nil},
@@ -427,6 +427,25 @@ func TestManyKeysAreDedupedByOrderNotByPairs(t *testing.T) {
 	require.Equal(t, 1, ev.Stats.Records)
 }
 
+// A key that is a map whose key is a map ... must not double with every level.
+func TestKeysWithinKeysDoNotGrow(t *testing.T) {
+	in := []byte{0x92, 0x00}
+	const deep = 5000
+	for range deep {
+		in = append(in, 0x81) // a map of one, its key the next
+	}
+	in = append(in, 0xa1, 'k')
+	for range deep {
+		in = append(in, 0xc0)
+	}
+	var d Decoder
+	var ev Events
+	d.Decode(in, Options{}, &ev)
+	require.NoError(t, ev.Damage.Err)
+	require.Len(t, ev.List, 1)
+	require.Less(t, len(ev.Message(0)), 4*len(in))
+}
+
 // checkEvents holds for whatever comes in.
 func checkEvents(t *testing.T, in []byte, opts Options, ev *Events) {
 	limit := opts.MaxMessage
@@ -469,6 +488,10 @@ func checkEvents(t *testing.T, in []byte, opts Options, ev *Events) {
 				t.Fatalf("kubernetes is not the source: %v: %s", err, m)
 			}
 		}
+	}
+	// The worst is a record of three bytes that gets a source and a note.
+	if len(ev.Arena) > 128*len(in)+1<<16 {
+		t.Fatalf("%d bytes became %d", len(in), len(ev.Arena))
 	}
 	if ev.Damage.Err == nil && ev.Stats.LostBytes != 0 {
 		t.Fatalf("%d bytes lost without a word", ev.Stats.LostBytes)

@@ -182,7 +182,7 @@ func (d *Decoder) pair(off, depth int, top *fields) (end int, skipped bool, err 
 			d.text(key)
 		}
 	} else {
-		if valueAt, err = d.oddKey(off, depth); err != nil {
+		if valueAt, err = d.oddKey(off, t); err != nil {
 			return valueAt, false, err
 		}
 		e.rawTo = valueAt
@@ -197,16 +197,31 @@ func (d *Decoder) pair(off, depth int, top *fields) (end int, skipped bool, err 
 	return end, false, nil
 }
 
-// oddKey writes a key that is no string as the string of its JSON.
-func (d *Decoder) oddKey(off, depth int) (int, error) {
+// oddKey writes a key that is no string as the string of its JSON. An array or a map
+// is written as its bytes instead: its JSON would be escaped again for every key it
+// lies in, and double each time.
+func (d *Decoder) oddKey(off int, t token) (end int, err error) {
+	d.marks |= markKey
+	switch t.kind {
+	case kindArray, kindMap, kindExt:
+		if end, err = skip(d.in, off); err != nil {
+			return end, err
+		}
+		d.out = append(d.out, `"msgpack:`...)
+		d.out = base64.StdEncoding.AppendEncode(d.out, d.in[off:end])
+		d.out = append(d.out, '"')
+		return end, nil
+	}
 	start := len(d.out)
-	end, err := d.value(off, depth)
-	if err != nil {
+	if end, err = d.value(off, 0); err != nil {
 		return end, err
 	}
-	text := append([]byte(nil), d.out[start:]...)
-	d.out = AppendString(d.out[:start], text)
-	d.marks |= markKey
+	if d.out[start] == '"' { // NaN and the infinities are strings already
+		return end, nil
+	}
+	d.out = append(d.out, '"', '"')
+	copy(d.out[start+1:], d.out[start:len(d.out)-2])
+	d.out[start] = '"'
 	return end, nil
 }
 
