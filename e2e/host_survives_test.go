@@ -197,3 +197,21 @@ func TestTheHostGetsItsThreadsBackWhenCloudWatchHangs(t *testing.T) {
 	require.Equal(t, 4, sum.KeptInStorage)
 	require.Zero(t, sum.OK)
 }
+
+// Lines follow the level of Fluent Bit's own log.
+func TestTheHostHearsOnlyTheLevelItAskedFor(t *testing.T) {
+	cw, _ := standIn(t, fakeaws.Config{})
+	for level, want := range map[string]bool{"info": true, "error": false} {
+		h, err := startHost(t, host.Config{
+			LogLevel: level, Env: cw.Env(), Outputs: []host.Output{{Workers: 1, Properties: options(cw)}},
+		})
+		require.NoError(t, err)
+		_, err = h.Stop(within(t, time.Minute))
+		require.NoError(t, err)
+		told := false
+		for _, l := range h.Logs() {
+			told = told || strings.Contains(l.Text, "effective configuration")
+		}
+		require.Equal(t, want, told, level)
+	}
+}
