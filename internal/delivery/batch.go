@@ -25,10 +25,13 @@ type ref struct {
 // batch is one PutLogEvents call. Once filled it owns a copy of every message, in
 // the body: the flushes it came from may leave.
 type batch struct {
-	refs []ref
-	json []byte
-	gzip bytes.Buffer
-	zip  *gzip.Writer
+	refs      []ref
+	size      int   // bytes, as CloudWatch counts them
+	low, high int64 // the earliest and the latest time
+	full      bool
+	json      []byte
+	gzip      bytes.Buffer
+	zip       *gzip.Writer
 }
 
 var batchPool = sync.Pool{New: func() any { return new(batch) }}
@@ -66,42 +69,12 @@ func (b *batch) runs(from, to int) []run {
 // encodes the body. It returns what remains. The caller holds the sender's lock, so
 // that no flush leaves while its bytes are read.
 func (b *batch) fill(t Target, queue []item) []item {
-	b.refs = b.refs[:0]
-	size := 0
-	low, high := int64(0), int64(0)
-	full := false
-	for q := 0; q < len(queue) && !full; q++ {
-		it := &queue[q]
-		p := it.p
-		p.mu.Lock()
-		if p.events == nil {
-			it.events = nil
-			p.mu.Unlock()
-			continue
-		}
-		n := 0
-		for _, i := range it.events {
-			at, message := p.look(i)
-			need := len(message) + EventOverhead
-			if len(b.refs) > 0 {
-				span := max(high, at)-min(low, at) > MaxBatchSpan
-				if full = span || size+need > MaxBatchBytes || len(b.refs) == MaxBatchEvents; full {
-					break
-				}
-				low, high = min(low, at), max(high, at)
-			} else {
-				low, high = at, at
-			}
-			b.refs = append(b.refs, ref{timestamp: at, p: p, index: i, size: int32(len(message)), message: message})
-			p.state[i] = inFlight
-			size += need
-			n++
-		}
-		it.events = it.events[n:]
-		p.mu.Unlock()
-	}
+	b.refs, b.size, b.full = b.refs[:0], 0, false
 	rest := queue[:0]
 	for _, it := range queue {
+		if !b.full {
+			it.events = b.draw(it)
+		}
 		if len(it.events) > 0 {
 			rest = append(rest, it)
 		}
@@ -120,12 +93,39 @@ func (b *batch) fill(t Target, queue []item) []item {
 	return rest
 }
 
-// look returns an event's time and message, the replaced one where there is one.
-func (p *progress) look(i int32) (int64, []byte) {
-	if r := p.restamps[i]; r != nil {
-		return r.events.List[r.part].Timestamp, r.events.Message(r.part)
+// draw takes what fits from one item and returns what it leaves. An event too far
+// in time from the others is left for the next batch, and does not end this one:
+// times that alternate would make a call for each event.
+func (b *batch) draw(it item) (rest []int32) {
+	p := it.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.events == nil {
+		return nil // its flush left, and takes the item away in a moment
 	}
-	return p.events.List[i].Timestamp, p.events.Message(int(i))
+	rest = it.events[:0]
+	for n, i := range it.events {
+		if p.state[i] != queued {
+			continue
+		}
+		at, message := p.look(i)
+		need := len(message) + EventOverhead
+		if len(b.refs) == 0 {
+			b.low, b.high = at, at
+		}
+		if b.full = len(b.refs) > 0 && (b.size+need > MaxBatchBytes || len(b.refs) == MaxBatchEvents); b.full {
+			return append(rest, it.events[n:]...)
+		}
+		if max(b.high, at)-min(b.low, at) > MaxBatchSpan {
+			rest = append(rest, i)
+			continue
+		}
+		b.low, b.high = min(b.low, at), max(b.high, at)
+		b.refs = append(b.refs, ref{timestamp: at, p: p, index: i, size: int32(len(message)), message: message})
+		b.size += need
+		p.state[i] = inFlight
+	}
+	return rest
 }
 
 // encode writes the body: the JSON of PutLogEventsInput.

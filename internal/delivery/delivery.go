@@ -163,15 +163,14 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 	p := d.ledger.take(key, len(events.List))
 	senders := d.enqueue(p, events, targets)
 	err := p.wait(ctx)
-	if err == nil {
-		return nil
-	}
-	p.detach()
+	// Whatever came of it: nothing of this flush may stay in a queue, for its memory
+	// belongs to another flush next.
+	p.end()
 	for _, s := range senders {
 		s.withdraw(p)
 	}
 	// A put that was in flight may have brought the last of it meanwhile.
-	if p.complete() {
+	if err == nil || p.complete() {
 		return nil
 	}
 	d.ledger.put(key, p)
@@ -180,18 +179,8 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 
 // enqueue hands every event that is still to be sent to its stream's sender.
 func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target) []*sender {
-	queues := make([][]int32, len(targets))
-	p.attach(events)
-	p.mu.Lock()
-	for i := range events.List {
-		if p.state[i] == waiting {
-			dest := events.List[i].Dest
-			queues[dest] = append(queues[dest], int32(i))
-		}
-	}
-	p.mu.Unlock()
 	senders := make([]*sender, 0, len(targets))
-	for dest, queue := range queues {
+	for dest, queue := range p.begin(events, len(targets)) {
 		// A stream with nothing to send may still have our events in flight from the
 		// flush before; they come back to it if that fails.
 		senders = append(senders, d.sender(targets[dest], item{p: p, events: queue}))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -502,14 +503,13 @@ func BenchmarkBatch(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(ev.Arena)))
 			p := newProgress(len(ev.List))
-			p.attach(ev)
-			idx := make([]int32, len(ev.List))
-			for i := range idx {
-				idx[i] = int32(i)
-			}
 			bt := new(batch)
 			for range b.N {
-				bt.fill(here[0], []item{{p: p, events: idx}})
+				p.end()
+				for i := range p.state {
+					p.state[i] = waiting
+				}
+				bt.fill(here[0], []item{{p: p, events: p.begin(ev, 1)[0]}})
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)
 				}
@@ -593,4 +593,144 @@ func TestWhatFailedStaysInFrontOfWhatWaits(t *testing.T) {
 		got = append(got, e.Message)
 	}
 	require.Equal(t, []string{"first0", "first1", "second0", "second1"}, got)
+}
+
+// The retry of a chunk comes while the second of a rejected event's parts is still
+// to be sent: FLB_OK must mean both.
+func TestARestampedEventInPartsIsWholeAcrossFlushes(t *testing.T) {
+	inside, release := make(chan struct{}), make(chan struct{})
+	l := &logsFunc{t: t}
+	calls := 0
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		switch calls++; calls {
+		case 1:
+			return awsclient.Rejected{Old: len(p.Events)}, nil
+		case 2: // the first part
+			close(inside)
+			<-release
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, Now: func() time.Time { return time.UnixMilli(500) }}))
+	const size = 1_048_000
+	ev := func() *chunk.Events {
+		return makeEvents([]int64{1}, func(int) string { return strings.Repeat("\"", size) })
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Deliver(ctx, Key{1}, ev(), here) }()
+	<-inside
+	cancel()
+	require.ErrorIs(t, <-done, ErrTimeout)
+	go func() { done <- d.Deliver(context.Background(), Key{1}, ev(), here) }()
+	require.Eventually(t, func() bool { return d.ledger.len() == 0 }, 10*time.Second, time.Millisecond, "the retry has the entry")
+	close(release)
+	require.NoError(t, <-done)
+	got := 0
+	for _, p := range l.puts[1:] {
+		for _, e := range p.Events {
+			got += strings.Count(e.Message, `\"`)
+		}
+	}
+	require.Equal(t, size, got)
+}
+
+func TestTimesThatAlternateDoNotMakeACallEach(t *testing.T) {
+	l := &logsFunc{t: t}
+	d := closed(t, New(l, Config{Log: quiet}))
+	times := make([]int64, 2000)
+	for i := range times {
+		times[i] = 10*MaxBatchSpan - int64(i%3)*2*MaxBatchSpan
+	}
+	require.NoError(t, d.Deliver(context.Background(), Key{}, makeEvents(times, func(i int) string { return fmt.Sprintf("%04d", i) }), here))
+	require.Len(t, l.puts, 3)
+	for _, p := range l.puts {
+		for i := 1; i < len(p.Events); i++ {
+			require.Less(t, p.Events[i-1].Message, p.Events[i].Message, "the order of arrival")
+		}
+	}
+}
+
+func TestATimeoutSaysWhatFailedLast(t *testing.T) {
+	l := &logsFunc{t: t}
+	failed := make(chan struct{})
+	var once sync.Once
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		return awsclient.Rejected{}, apiError("ThrottlingException")
+	}
+	d := closed(t, New(l, Config{Log: quiet, Backoff: func(int) time.Duration { once.Do(func() { close(failed) }); return time.Hour }}))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Deliver(ctx, Key{1}, numbered(1), here) }()
+	<-failed
+	// The sender is idle until its time: what it found is written down by then.
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		s := d.senders[here[0]]
+		d.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queue) == 1
+	}, 10*time.Second, time.Millisecond)
+	cancel()
+	err := <-done
+	require.ErrorIs(t, err, ErrTimeout)
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, awsclient.ClassThrottled, e.Class)
+	require.Equal(t, here[0], e.Target)
+}
+
+// A stream that can't be made gives its flush back at once, whatever the reason.
+func TestACreationThatFailsDoesNotHoldAThread(t *testing.T) {
+	for _, code := range []string{"LimitExceededException", "ThrottlingException", "InternalFailure", "AccessDeniedException"} {
+		l := &logsFunc{t: t}
+		l.ensure = func(Target) error { return apiError(code) }
+		l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+			return awsclient.Rejected{}, apiError("ResourceNotFoundException")
+		}
+		d := closed(t, New(l, Config{Log: quiet, Backoff: func(int) time.Duration { return time.Hour }}))
+		var e *Error
+		require.ErrorAs(t, d.Deliver(context.Background(), Key{}, numbered(1), here), &e, code)
+		require.Equal(t, 1, len(l.puts))
+	}
+}
+
+// Events are in one queue once. Should one ever be there twice, it is still sent
+// once, and never from the memory of a flush that has returned.
+func TestAStrayCopyInAQueueSendsNothing(t *testing.T) {
+	l := &logsFunc{t: t}
+	inside, release := make(chan struct{}), make(chan struct{})
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		if len(l.puts) == 1 {
+			close(inside)
+			<-release
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := New(l, Config{Log: quiet})
+	ev := numbered(3)
+	p := newProgress(len(ev.List))
+	senders := d.enqueue(p, ev, here)
+	<-inside
+	// A copy of what is in flight, as a race might leave it.
+	senders[0].mu.Lock()
+	senders[0].queue = append(senders[0].queue, item{p: p, events: []int32{0, 1, 2}})
+	senders[0].mu.Unlock()
+	close(release)
+	require.NoError(t, p.wait(context.Background()))
+	p.end()
+	for i := range ev.Arena {
+		ev.Arena[i] = 'Z' // another tenant's, from here on
+	}
+	d.Close(context.Background())
+	require.Len(t, l.puts, 1)
+	require.EqualValues(t, 3, d.Stats().Events)
+}
+
+// len is how many chunks are remembered.
+func (l *ledger) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size
 }

@@ -2,12 +2,12 @@ package delivery
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 )
 
 // item is a run of one chunk's events that wait for their stream.
@@ -46,7 +46,13 @@ const maxCreations = 5
 func (s *sender) run() {
 	defer s.d.running.Done()
 	b := batchPool.Get().(*batch)
-	defer batchPool.Put(b)
+	defer func() {
+		if r := recover(); r != nil {
+			s.died(b, r)
+			return
+		}
+		batchPool.Put(b)
+	}()
 	for {
 		if s.idle() {
 			if s.d.retire(s) {
@@ -57,30 +63,42 @@ func (s *sender) run() {
 		if s.pause() {
 			continue
 		}
-		// The slot comes before the batch: what arrives while waiting for it joins.
-		select {
-		case s.d.slots <- struct{}{}:
-		case <-s.d.ctx.Done():
-			s.abandon()
-			continue
-		}
-		s.mu.Lock()
-		s.queue = b.fill(s.target, s.queue)
-		s.mu.Unlock()
-		if b.count() == 0 {
-			<-s.d.slots
-			continue
-		}
-		rejected, err := s.put(b)
-		// The slot is for the call alone: creating a group that is missing may take
-		// long, and nobody else's events wait for it.
-		<-s.d.slots
-		if err != nil {
-			s.failed(b, err)
-		} else {
-			s.accepted(b, rejected)
-		}
+		s.next(b)
 	}
+}
+
+// next makes one call with what waits, and settles what becomes of it.
+func (s *sender) next(b *batch) {
+	// The slot comes before the batch: what arrives while waiting for it joins.
+	select {
+	case s.d.slots <- struct{}{}:
+	case <-s.d.ctx.Done():
+		s.abandon(context.Canceled)
+		return
+	}
+	rejected, sent, err := s.put(b)
+	switch {
+	case !sent:
+	case err != nil:
+		s.failed(b, err)
+	default:
+		s.accepted(b, rejected)
+	}
+}
+
+// died lets the flushes go that wait for a sender which panicked: they keep their
+// chunks, and the next one starts another sender.
+func (s *sender) died(b *batch, reason any) {
+	err := &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: fmt.Errorf("the stream's sender panicked: %v", reason)}
+	s.d.cfg.Log.Error("a sender panicked; please report this", "group", s.target.Group, "stream", s.target.Stream,
+		"error", reason, "stack", string(debug.Stack()))
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	delete(s.d.senders, s.target)
+	for _, run := range b.runs(0, b.count()) {
+		run.p.fail(run.events, err)
+	}
+	s.abandon(err)
 }
 
 func (s *sender) idle() bool {
@@ -102,17 +120,17 @@ func (s *sender) pause() bool {
 	case <-t.C:
 	case <-s.wake:
 	case <-s.d.ctx.Done():
-		s.abandon()
+		s.abandon(context.Canceled)
 	}
 	return true
 }
 
-// abandon lets go of everything that waits, at Close.
-func (s *sender) abandon() {
+// abandon lets go of everything that waits.
+func (s *sender) abandon(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, it := range s.queue {
-		it.p.fail(&Error{Target: s.target, Class: awsclient.ClassCanceled, Err: context.Canceled})
+		it.p.fail(it.events, &Error{Target: s.target, Class: awsclient.ClassCanceled, Err: why})
 	}
 	s.queue = nil
 }
@@ -133,18 +151,31 @@ func (s *sender) withdraw(p *progress) {
 	s.poke()
 }
 
-// put makes one call with the batch.
-func (s *sender) put(b *batch) (awsclient.Rejected, error) {
+// put fills the batch and makes one call with it. The slot is for the call alone:
+// creating a group that is missing may take long, and nobody else waits for that.
+func (s *sender) put(b *batch) (rejected awsclient.Rejected, sent bool, err error) {
 	d := s.d
+	defer func() { <-d.slots }()
+	s.fill(b)
+	if b.count() == 0 {
+		return rejected, false, nil
+	}
 	body, err := b.body(d.cfg.Compress)
 	if err != nil {
-		return awsclient.Rejected{}, err
+		return rejected, true, err
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, d.cfg.AttemptTimeout)
 	defer cancel()
 	d.puts.Add(1)
 	d.wire.Add(int64(len(body.Bytes)))
-	return d.logs.Put(ctx, s.target.Group, s.target.Stream, body, b.count())
+	rejected, err = d.logs.Put(ctx, s.target.Group, s.target.Stream, body, b.count())
+	return rejected, true, err
+}
+
+func (s *sender) fill(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = b.fill(s.target, s.queue)
 }
 
 // accepted settles a batch that CloudWatch took. Events it rejected for their time
@@ -161,22 +192,24 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	}
 	s.d.events.Add(int64(to - from))
 	s.d.bytes.Add(int64(size))
+	if from > 0 || to < n {
+		s.d.cfg.Log.Warn("CloudWatch rejected events for their time; they are sent again with the present time and keep their own in _tenantlogs",
+			"group", s.target.Group, "stream", s.target.Stream, "too_old", from, "too_new", n-to)
+	}
+	now := s.d.cfg.Now().UnixMilli()
+	// An event becomes queued and enters the queue in one step, for withdraw.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, run := range b.runs(from, to) {
 		if more := run.p.accept(run.events); len(more) > 0 {
-			s.add(item{p: run.p, events: more})
+			s.queue = append(s.queue, item{p: run.p, events: more})
 		}
 	}
-	if from == 0 && to == n {
-		return
-	}
-	s.d.cfg.Log.Warn("CloudWatch rejected events for their time; they are sent again with the present time and keep their own in _tenantlogs",
-		"group", s.target.Group, "stream", s.target.Stream, "too_old", from, "too_new", n-to)
-	now := s.d.cfg.Now().UnixMilli()
 	for _, part := range [2][2]int{{0, from}, {to, n}} {
 		for _, run := range b.runs(part[0], part[1]) {
-			if it, count := run.p.restamp(run.events, now, s.target); len(it.events) > 0 {
-				s.d.restamped.Add(int64(count))
-				s.add(it)
+			if again := run.p.restamp(run.events, now, s.target); len(again) > 0 {
+				s.d.restamped.Add(int64(len(again)))
+				s.queue = append(s.queue, item{p: run.p, events: again})
 			}
 		}
 	}
@@ -197,11 +230,12 @@ func (s *sender) failed(b *batch, err error) {
 			return
 		}
 		if cerr != nil {
-			err = cerr
-			class = awsclient.Classify(err)
+			// Whatever it is, it may last; the flush gives its thread back meanwhile, for
+			// the others' chunks.
+			s.giveUp(b, cerr)
+			return
 		}
 	}
-	e := &Error{Target: s.target, Class: class, Err: err}
 	switch class {
 	case awsclient.ClassThrottled, awsclient.ClassRetryable, awsclient.ClassConflict:
 		if class == awsclient.ClassThrottled {
@@ -209,21 +243,19 @@ func (s *sender) failed(b *batch, err error) {
 		}
 		s.failures++
 		s.notBefore = d.cfg.Now().Add(d.cfg.Backoff(s.failures))
-		s.requeue(b, e)
+		s.requeue(b, &Error{Target: s.target, Class: class, Err: err})
 	default:
-		// Waiting here would not help: Fluent Bit keeps the chunk and comes back.
-		for _, run := range b.runs(0, b.count()) {
-			run.p.release(run.events)
-			run.p.fail(e)
-		}
-		// The others that wait for this stream find out by themselves.
+		s.giveUp(b, err)
 	}
 }
 
-func (s *sender) add(it item) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.queue = append(s.queue, it)
+// giveUp sends the chunks of a batch back to Fluent Bit, which keeps them and comes
+// back. The others that wait for this stream find out by themselves.
+func (s *sender) giveUp(b *batch, err error) {
+	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
+	for _, run := range b.runs(0, b.count()) {
+		run.p.fail(run.events, e)
+	}
 }
 
 // requeue puts a batch's events back in front of what waits, for the flushes that
@@ -233,96 +265,9 @@ func (s *sender) requeue(b *batch, why error) {
 	defer s.mu.Unlock()
 	var front []item
 	for _, run := range b.runs(0, b.count()) {
-		if run.p.back(run.events, why) {
-			front = append(front, item(run))
+		if again := run.p.back(run.events, why); len(again) > 0 {
+			front = append(front, item{p: run.p, events: again})
 		}
 	}
 	s.queue = append(front, s.queue...)
-}
-
-// accept marks events as accepted. Events that were sent again in several parts
-// come back for their next one.
-func (p *progress) accept(events []int32) (more []int32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, i := range events {
-		if r := p.restamps[i]; r != nil && r.part+1 < len(r.events.List) {
-			p.state[i] = waiting
-			if p.events != nil {
-				r.part++
-				more = append(more, i)
-			}
-			continue
-		}
-		if p.state[i] != accepted {
-			p.state[i] = accepted
-			p.open--
-		}
-	}
-	p.notify()
-	return more
-}
-
-// release marks events as waiting, without queueing them.
-func (p *progress) release(events []int32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, i := range events {
-		p.state[i] = waiting
-	}
-}
-
-// back marks events as waiting. It reports whether a flush is there for them.
-func (p *progress) back(events []int32, why error) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, i := range events {
-		p.state[i] = waiting
-	}
-	if why != nil {
-		p.last = why
-	}
-	return p.events != nil
-}
-
-// fail tells the flush to give up.
-func (p *progress) fail(err error) {
-	p.mu.Lock()
-	if p.err == nil {
-		p.err = err
-	}
-	p.mu.Unlock()
-	p.notify()
-}
-
-// restamp prepares rejected events to be sent once more with another time. Those
-// that were already are given up, and the flush with them.
-func (p *progress) restamp(events []int32, now int64, t Target) (it item, count int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	it.p = p
-	for _, i := range events {
-		p.state[i] = waiting
-		if p.events == nil {
-			continue // the chunk comes back, and its events with it
-		}
-		if p.restamps[i] != nil {
-			if p.err == nil {
-				p.err = &Error{Target: t, Class: awsclient.ClassRetryable,
-					Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")}
-			}
-			continue
-		}
-		e := p.events.List[i]
-		if p.restamps == nil {
-			p.restamps = map[int32]*restamped{}
-		}
-		p.restamps[i] = &restamped{events: chunk.Restamp(p.events.Message(int(i)), e.Timestamp, now)}
-		it.events = append(it.events, i)
-		count++
-	}
-	if p.err != nil {
-		p.notify()
-	}
-	return it, count
 }

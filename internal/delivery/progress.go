@@ -1,0 +1,248 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
+)
+
+// state is how far an event came. Whoever moves an event holds its progress's lock:
+//
+//	waiting  -> queued    begin: a flush is here for it
+//	queued   -> inFlight  a batch took it, and copied its bytes
+//	queued   -> waiting   end: the flush left
+//	inFlight -> accepted  CloudWatch said so
+//	inFlight -> queued    it failed, and a flush is here for it
+//	inFlight -> waiting   it failed, and none is
+//
+// An event is in a sender's queue if, and only if, it is queued; so it is there once.
+type state uint8
+
+const (
+	waiting state = iota
+	queued
+	inFlight
+	accepted
+)
+
+// progress is what is known of one chunk's events. It outlives the flush: a call
+// that was in flight when the flush had to leave reports to it all the same.
+type progress struct {
+	mu     sync.Mutex
+	state  []state
+	open   int           // events not accepted
+	events *chunk.Events // the flush's memory while it is here, else nil: not to be read
+	err    error         // why the flush should give up
+	last   error         // the last failure, for the message on a timeout
+	// restamps are events CloudWatch rejected for their time, as they are sent again.
+	restamps map[int32]*restamped
+	changed  chan struct{} // one token: something happened
+}
+
+// restamped is an event that is sent again with another time: in an envelope, and
+// where that is too long for one event in several, one after the other.
+type restamped struct {
+	events *chunk.Events
+	part   int // the part to send next, or in flight
+}
+
+func newProgress(n int) *progress {
+	return &progress{state: make([]state, n), open: n, changed: make(chan struct{}, 1)}
+}
+
+// begin lets a flush in and gives out, by destination, every event that waits. Both
+// under one lock: a call that fails meanwhile either finds no flush, and its events
+// are given out here, or finds one, and they are not waiting.
+func (p *progress) begin(events *chunk.Events, dests int) [][]int32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events, p.err, p.last = events, nil, nil
+	p.dropStale()
+	queues := make([][]int32, dests)
+	for i := range events.List {
+		if p.state[i] == waiting {
+			p.state[i] = queued
+			dest := events.List[i].Dest
+			queues[dest] = append(queues[dest], int32(i))
+		}
+	}
+	return queues
+}
+
+// end lets the flush out. From here on nothing reads its memory, and a call that
+// fails is not made again until the chunk comes back.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = nil
+	for i, st := range p.state {
+		if st == queued {
+			p.state[i] = waiting
+		}
+	}
+	p.dropStale()
+}
+
+// dropStale drops what was restamped and not sent since: its present time is over. One
+// that is in flight, or of which a part has arrived, goes on where it is.
+func (p *progress) dropStale() {
+	for i, r := range p.restamps {
+		if r.part == 0 && p.state[i] != inFlight {
+			p.drop(i)
+		}
+	}
+}
+
+func (p *progress) drop(i int32) {
+	if delete(p.restamps, i); len(p.restamps) == 0 {
+		p.restamps = nil // an emptied map keeps its memory, and the ledger keeps us
+	}
+}
+
+func (p *progress) complete() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open == 0
+}
+
+func (p *progress) notify() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns nil when everything is accepted, else why it will not be.
+func (p *progress) wait(ctx context.Context) error {
+	for {
+		if done, err := p.outcome(ctx.Err() != nil); done {
+			return err
+		}
+		select {
+		case <-p.changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *progress) outcome(late bool) (done bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.open == 0:
+		return true, nil
+	case p.err != nil:
+		return true, p.err
+	case late:
+		return true, timeoutError(p.last)
+	}
+	return false, nil
+}
+
+// look returns an event's time and message, the replaced one where there is one.
+func (p *progress) look(i int32) (int64, []byte) {
+	if r := p.restamps[i]; r != nil {
+		return r.events.List[r.part].Timestamp, r.events.Message(r.part)
+	}
+	return p.events.List[i].Timestamp, p.events.Message(int(i))
+}
+
+// accept marks events as accepted. Those sent again in several parts come back for
+// their next one.
+func (p *progress) accept(events []int32) (more []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range events {
+		if p.state[i] != inFlight {
+			continue
+		}
+		if r := p.restamps[i]; r != nil && r.part+1 < len(r.events.List) {
+			r.part++
+			if p.again(i) {
+				more = append(more, i)
+			}
+			continue
+		}
+		p.state[i] = accepted
+		p.open--
+		p.drop(i)
+	}
+	p.notify()
+	return more
+}
+
+// again moves an event that was in flight back, and reports whether it is to be
+// queued: whether a flush is here for it.
+func (p *progress) again(i int32) bool {
+	if p.events == nil {
+		p.state[i] = waiting
+		return false
+	}
+	p.state[i] = queued
+	return true
+}
+
+// back takes events back from a call that failed. It returns those that are to be
+// queued again.
+func (p *progress) back(events []int32, why error) (requeue []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if why != nil {
+		p.last = why
+	}
+	for _, i := range events {
+		if p.state[i] == inFlight && p.again(i) {
+			requeue = append(requeue, i)
+		}
+	}
+	return requeue
+}
+
+// fail takes events back without queueing them, and tells the flush to give up.
+func (p *progress) fail(events []int32, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range events {
+		if p.state[i] == inFlight || p.state[i] == queued {
+			p.state[i] = waiting
+		}
+	}
+	if p.err == nil {
+		p.err = err
+	}
+	p.notify()
+}
+
+// restamp prepares rejected events to be sent once more with another time. Those
+// that were already are given up, and the flush with them.
+func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range events {
+		if p.state[i] != inFlight {
+			continue
+		}
+		if p.restamps[i] != nil {
+			p.drop(i)
+			p.state[i] = waiting
+			if p.err == nil {
+				p.err = &Error{Target: t, Class: awsclient.ClassRetryable,
+					Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")}
+			}
+			continue
+		}
+		if !p.again(i) {
+			continue // the chunk comes back, and its events with it
+		}
+		if p.restamps == nil {
+			p.restamps = map[int32]*restamped{}
+		}
+		p.restamps[i] = &restamped{events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now)}
+		requeue = append(requeue, i)
+	}
+	p.notify()
+	return requeue
+}
