@@ -82,7 +82,7 @@ func routeCommand() *cobra.Command {
 	f.StringVar(&source, "tenant-source", "prefix", "prefix or registry, as the plugin's tenant_source")
 	f.StringVar(&prefix, "namespace-prefix", tenancy.DefaultNamespacePrefix, "the plugin's namespace_prefix")
 	f.StringSliceVar(&tagPrefixes, "tag-prefix", nil, "the plugin's tag_prefix")
-	f.StringVar(&template, "log-stream-template", "$(namespace)/$(pod)/$(container)", "the plugin's log_stream_template")
+	f.StringVar(&template, "log-stream-template", tenancy.DefaultStreamTemplate, "the plugin's log_stream_template")
 	f.StringVar(&names.TenantPrefix, "log-group-prefix", names.TenantPrefix, "the plugin's log_group_prefix")
 	f.StringVar(&names.PlatformGroup, "platform-log-group", names.PlatformGroup, "the plugin's platform_log_group")
 	f.StringVar(&names.QuarantinePrefix, "quarantine-log-group-prefix", names.QuarantinePrefix, "the plugin's quarantine_log_group_prefix")

@@ -168,7 +168,7 @@ var specs = []spec{
 	{"log_group_prefix", "/eks/tenants/", "a prefix of group names ending in /", text(func(o *Options) *string { return &o.LogGroupPrefix })},
 	{"platform_log_group", "/eks/platform", "a group name", text(func(o *Options) *string { return &o.PlatformLogGroup })},
 	{"quarantine_log_group_prefix", "/eks/quarantine/", "a prefix of group names ending in /", text(func(o *Options) *string { return &o.QuarantineLogGroupPrefix })},
-	{"log_stream_template", "$(namespace)/$(pod)/$(container)", "text with $(node) $(namespace) $(pod) $(container) $(tenant)", func(o *Options, v string) error {
+	{"log_stream_template", tenancy.DefaultStreamTemplate, "text with $(node) $(namespace) $(pod) $(container) $(tenant)", func(o *Options, v string) error {
 		o.LogStreamTemplate = v
 		_, err := tenancy.ParseStreamTemplate(v)
 		return err

@@ -21,18 +21,24 @@ const UnroutedStream = "unrouted"
 // pendingTenant can be no tenant's name: it is no DNS label.
 const pendingTenant = "_pending"
 
-// Names derives the names of groups. Make it with NewNames.
+// Names derives the names of groups. Make it with NewNames, which checks it.
 type Names struct {
-	TenantPrefix, PlatformGroup, QuarantinePrefix string
+	// TenantPrefix and QuarantinePrefix end in `/`; a tenant's name follows.
+	TenantPrefix string
+	// PlatformGroup takes what is no tenant's, and what names no pod.
+	PlatformGroup    string
+	QuarantinePrefix string
 }
 
 // DefaultNames are the names where nothing is configured.
-func DefaultNames() Names { return Names{"/eks/tenants/", "/eks/platform", "/eks/quarantine/"} }
+func DefaultNames() Names {
+	return Names{TenantPrefix: "/eks/tenants/", PlatformGroup: "/eks/platform", QuarantinePrefix: "/eks/quarantine/"}
+}
 
 // NewNames checks that the three can name groups, and that no tenant can make two of
 // them name the same one. All that is wrong is reported together.
 func NewNames(tenantPrefix, platformGroup, quarantinePrefix string) (Names, error) {
-	n := Names{tenantPrefix, platformGroup, quarantinePrefix}
+	n := Names{TenantPrefix: tenantPrefix, PlatformGroup: platformGroup, QuarantinePrefix: quarantinePrefix}
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, g := range []struct {
@@ -68,7 +74,10 @@ func NewNames(tenantPrefix, platformGroup, quarantinePrefix string) (Names, erro
 			add("a prefix of tenants lies inside the platform's group %q: a policy for one would cover the other", platformGroup)
 		}
 	}
-	return n, errors.Join(errs...)
+	if len(errs) > 0 {
+		return Names{}, errors.Join(errs...)
+	}
+	return n, nil
 }
 
 func groupRune(r rune) bool {
@@ -97,9 +106,16 @@ func GroupARNPattern(partition, region, account, group string) string {
 // IAM's limit on role names (IAM quotas).
 const maxRoleName = 64
 
-// roleHash is how many characters of the hash a role's name holds: 100 bits, so that
-// a clash among all tenants anybody will have is out of the question, even sought.
-const roleHash = 20
+// hashLength is how many characters of a hash a name holds: of 5 bits each, so 100
+// bits. To find two names that clash takes some 2^50 tries, to meet a given one 2^100;
+// a role's name has 27 characters left for its tenant to be read in.
+const hashLength = 20
+
+// shortHash is a hash as names hold it: base32 in lower case, for IAM does not tell
+// cases apart.
+func shortHash(sum []byte) string {
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum))[:hashLength]
+}
 
 // ReaderRole is the name of a tenant's reader role: readable at its start, and
 // distinct by its hash. IAM compares role names without regard to case, over the
@@ -112,15 +128,22 @@ func ReaderRole(cluster, region, tenant string) string {
 		h.Write(n[:])
 		h.Write([]byte(s))
 	}
-	hash := strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:roleHash]
+	hash := shortHash(h.Sum(nil))
 	const head = "eks-tenant-logs_"
-	if room := maxRoleName - len(head) - 1 - roleHash; len(tenant) > room {
+	if room := maxRoleName - len(head) - 1 - hashLength; len(tenant) > room {
 		tenant = tenant[:room]
 	}
 	return head + tenant + "_" + hash
 }
 
-// StreamTemplate makes the name of a log stream.
+// DefaultStreamTemplate is the template where none is configured.
+const DefaultStreamTemplate = "$(namespace)/$(pod)/$(container)"
+
+// cutMark stands before the hash of a stream's name that was cut. No template, node or
+// Kubernetes name can hold it, so no name that was not cut can equal one that was.
+const cutMark = '$'
+
+// StreamTemplate makes the names of log streams. It may be used by many goroutines.
 type StreamTemplate struct{ parts []streamPart }
 
 type streamPart struct {
@@ -133,7 +156,9 @@ var streamVariables = []string{"node", "namespace", "pod", "container", "tenant"
 // ParseStreamTemplate reads a template over $(node) $(namespace) $(pod) $(container)
 // $(tenant). Between two variables there must be a character that no Kubernetes name
 // holds, or two pods could share a stream: namespace `team` with pod `abilling-0` is
-// not namespace `teama` with pod `billing-0`.
+// not namespace `teama` with pod `billing-0`. The rest is printable ASCII without
+// `:` and `*` (API reference, CreateLogStream) and without a `$` that begins no
+// variable: it would be a core plugin's $kubernetes['pod_name'] taken literally.
 func ParseStreamTemplate(s string) (*StreamTemplate, error) {
 	const allowed = "use $(node) $(namespace) $(pod) $(container) $(tenant)"
 	t := &StreamTemplate{}
@@ -145,6 +170,9 @@ func ParseStreamTemplate(s string) (*StreamTemplate, error) {
 				if r == ':' || r == '*' || r < ' ' || r > '~' {
 					return nil, fmt.Errorf("%q has the character %q, which a log stream's name can't have here: use printable ASCII without : and *", s, r)
 				}
+				if r == cutMark {
+					return nil, fmt.Errorf("%q has a $ that begins no variable: %s", s, allowed)
+				}
 				separated = separated || !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.')
 			}
 			t.parts = append(t.parts, streamPart{literal: literal})
@@ -154,14 +182,14 @@ func ParseStreamTemplate(s string) (*StreamTemplate, error) {
 		}
 		name, after, closed := strings.Cut(after, ")")
 		if !closed {
-			return nil, fmt.Errorf("%q has a $( without its )", s)
+			return nil, fmt.Errorf("%q has a $( without its ): %s", s, allowed)
 		}
 		known := false
 		for _, v := range streamVariables {
 			known = known || v == name
 		}
 		if !known {
-			return nil, fmt.Errorf("%q has the unknown variable $(%s): %s", s, name, allowed)
+			return nil, fmt.Errorf("%q has the unknown variable %q: %s", s, "$("+name+")", allowed)
 		}
 		if !separated {
 			return nil, fmt.Errorf("%q has nothing before $(%s) that keeps it from the variable in front: put a / or _ between them", s, name)
@@ -176,8 +204,10 @@ func ParseStreamTemplate(s string) (*StreamTemplate, error) {
 	return t, nil
 }
 
-// Append appends the name for a source. One that is longer than CloudWatch takes is
-// cut and ends in a hash of the whole, so that it stays its own.
+// Append appends the name for a source, at most 512 bytes. One that is longer is cut
+// and ends in a hash of the whole, so that it stays its own. The source's names and
+// the tenant must be ones Kubernetes allows; characters of the node that a stream's
+// name can't have become `_`.
 func (t *StreamTemplate) Append(dst []byte, src Source, tenant, node string) []byte {
 	start := len(dst)
 	for _, p := range t.parts {
@@ -198,9 +228,8 @@ func (t *StreamTemplate) Append(dst []byte, src Source, tenant, node string) []b
 	}
 	if name := dst[start:]; len(name) > maxStreamName {
 		sum := sha256.Sum256(name)
-		hash := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:roleHash]
-		dst = append(dst[:start+maxStreamName-1-roleHash], '#')
-		dst = append(dst, hash...)
+		dst = append(dst[:start+maxStreamName-1-hashLength], cutMark)
+		dst = append(dst, shortHash(sum[:])...)
 	}
 	return dst
 }
@@ -209,7 +238,7 @@ func (t *StreamTemplate) Append(dst []byte, src Source, tenant, node string) []b
 // are DNS subdomains, so this changes none of Kubernetes' own.
 func streamSafe(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r == ':' || r == '*' || r <= ' ' || r > '~' {
+		if r == ':' || r == '*' || r == cutMark || r <= ' ' || r > '~' {
 			return '_'
 		}
 		return r

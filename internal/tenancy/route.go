@@ -46,7 +46,8 @@ func (r *Router) Route(tag string) Route {
 }
 
 // RouteSource is Route for a source that did not come from a tag (`identity
-// record`); its names are held to the same rules.
+// record`). What it names is held to the tag's rules; namespace and pod must be there,
+// while a record may leave out its container, UID and container id.
 func (r *Router) RouteSource(src Source) Route {
 	switch {
 	case !Label(src.Namespace):
@@ -83,7 +84,8 @@ func (r *Router) to(src Source) Route {
 	var buf [maxStreamName]byte
 	route.Stream = string(r.template.Append(buf[:0], src, tenant, r.node))
 	if route.Stream == "" {
-		// A template of nothing but $(tenant), for a namespace that has none.
+		// A template of nothing but $(tenant), for a namespace that has none, or but
+		// $(container), of which a cut name has nothing left.
 		route.Stream = src.Namespace
 	}
 	return route

@@ -11,22 +11,25 @@ import (
 	"strings"
 )
 
-// Source is what a tag names. Its strings are parts of the tag.
+// Source is what a tag names. Its strings are parts of the tag: they keep it in memory.
 type Source struct {
+	// Namespace and Container are DNS labels, Pod is a DNS subdomain.
 	Namespace, Pod, Container string
 	// PodUID is known under /var/log/pods, ContainerID (64 hexadecimal digits) under
 	// /var/log/containers; the other is empty.
 	PodUID, ContainerID string
 	// Truncated says that the kubelet cut the file's name: Container is then what is
-	// left of it, and ContainerID is empty. Namespace and Pod are whole.
+	// left of it, may be empty, and may lack its end; ContainerID is empty. Namespace
+	// and Pod are whole.
 	Truncated bool
 }
 
 // Reason is why a tag names no pod.
 type Reason uint8
 
-// Reasons; None means that the tag names a pod.
+// Reasons. Explain says what each means.
 const (
+	// None: the tag names a pod.
 	None Reason = iota
 	BadPrefix
 	BadLayout
@@ -38,24 +41,32 @@ const (
 	CutName
 )
 
-// String is the reason in the words used in events and metrics.
+var reasons = [...]struct{ word, sentence string }{
+	None:           {"", "the tag names a pod"},
+	BadPrefix:      {"prefix", "the tag does not begin with a configured tag_prefix"},
+	BadLayout:      {"layout", "what follows the prefix is not shaped like a container's log file"},
+	BadNamespace:   {"namespace", "the namespace is not a name Kubernetes allows"},
+	BadPod:         {"pod", "the pod is not a name Kubernetes allows"},
+	BadContainer:   {"container", "the container is not a name Kubernetes allows"},
+	BadUID:         {"uid", "the pod's UID is neither a UUID nor 32 hexadecimal digits"},
+	BadContainerID: {"container id", "the container's id is not 64 hexadecimal digits"},
+	CutName:        {"truncated", "the kubelet cut the file name so short that the namespace may be cut as well"},
+}
+
+// String is the reason in the word used in events and metrics; None's is empty.
 func (r Reason) String() string {
-	return [...]string{"", "prefix", "layout", "namespace", "pod", "container", "uid", "container id", "truncated"}[r]
+	if int(r) < len(reasons) {
+		return reasons[r].word
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
 }
 
 // Explain is the reason as a sentence for people.
 func (r Reason) Explain() string {
-	return [...]string{
-		"the tag names a pod",
-		"the tag does not begin with a configured tag_prefix",
-		"what follows the prefix is not shaped like a container's log file",
-		"the namespace is not a name Kubernetes allows",
-		"the pod is not a name Kubernetes allows",
-		"the container is not a name Kubernetes allows",
-		"the pod's UID is neither a UUID nor 32 hexadecimal digits",
-		"the container's id is not 64 hexadecimal digits",
-		"the kubelet cut the file name so short that the namespace may be cut as well",
-	}[r]
+	if int(r) < len(reasons) {
+		return reasons[r].sentence
+	}
+	return r.String()
 }
 
 // The two layouts under /var/log, as `tail` with `Tag kube.*` writes them.
@@ -74,7 +85,8 @@ type TagParser struct{ prefixes []prefix }
 
 // NewTagParser makes a parser for tags that begin with exactly one of the prefixes;
 // none means the two defaults. A prefix ends in `pods.` or `containers.`, which says
-// its layout.
+// its layout. None may begin with another: a tag could then be read in two ways. All
+// that is wrong is reported together.
 func NewTagParser(prefixes []string) (*TagParser, error) {
 	if len(prefixes) == 0 {
 		prefixes = []string{PodsPrefix, ContainersPrefix}
@@ -82,37 +94,38 @@ func NewTagParser(prefixes []string) (*TagParser, error) {
 	p := &TagParser{}
 	var errs []error
 	for _, text := range prefixes {
-		switch {
-		case text == "pods." || strings.HasSuffix(text, ".pods."):
-			p.prefixes = append(p.prefixes, prefix{text, true})
-		case text == "containers." || strings.HasSuffix(text, ".containers."):
-			p.prefixes = append(p.prefixes, prefix{text, false})
-		default:
+		pods := strings.HasSuffix(text, "pods.")
+		if !pods && !strings.HasSuffix(text, "containers.") {
 			errs = append(errs, fmt.Errorf("%q does not end in pods. or containers., so its layout is not known", text))
+			continue
 		}
+		for _, other := range p.prefixes {
+			if strings.HasPrefix(text, other.text) || strings.HasPrefix(other.text, text) {
+				errs = append(errs, fmt.Errorf("%q and %q: one begins with the other, so a tag could be read in two ways: keep one of them", other.text, text))
+			}
+		}
+		p.prefixes = append(p.prefixes, prefix{text, pods})
 	}
-	return p, errors.Join(errs...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
 }
 
 // Parse reads a tag in one pass, without allocating. Whatever is not exactly a
 // pod's tag has a Reason, and no Source.
 func (p *TagParser) Parse(tag string) (Source, Reason) {
-	reason := BadPrefix
 	for _, pre := range p.prefixes {
-		if !strings.HasPrefix(tag, pre.text) {
-			continue
-		}
-		var s Source
-		if pre.pods {
-			s, reason = parsePods(tag[len(pre.text):])
-		} else {
-			s, reason = parseContainers(tag[len(pre.text):])
-		}
-		if reason == None {
-			return s, None
+		file, ok := strings.CutPrefix(tag, pre.text)
+		switch {
+		case !ok:
+		case pre.pods:
+			return parsePods(file)
+		default:
+			return parseContainers(file)
 		}
 	}
-	return Source{}, reason
+	return Source{}, BadPrefix
 }
 
 // parsePods reads `<namespace>_<pod>_<uid>.<container>.<n>.log`.
@@ -134,7 +147,7 @@ func parsePods(s string) (Source, Reason) {
 		return Source{}, BadLayout
 	}
 	restart, end, ok := strings.Cut(rest, ".")
-	if !ok || end != "log" || !digits(restart) {
+	if !ok || end != "log" || !count(restart) {
 		return Source{}, BadLayout
 	}
 	switch {
@@ -161,10 +174,14 @@ const (
 //
 // Only a file name of exactly 255 bytes may be cut. What is left of it is
 //
-//	pod_namespace_container-0123   id cut: the container is known but for a doubt,
-//	pod_namespace_contai           container cut,
-//	pod_namespace_                 nothing of the container left,
-//	pod_namespa                    the namespace may be cut: no source.
+//	pod_namespace_container-0123   the id is cut: source, truncated
+//	pod_namespace_contai           the container is cut: source, truncated
+//	pod_namespace_                 nothing of the container is left: source, truncated
+//	pod_namespa                    the namespace may be cut, `tenant-acme-corp` to
+//	                               `tenant-acme`: no source, CutName
+//
+// A name that is 255 bytes long by itself, with a whole id, is not cut: an id that was
+// cut can't look whole, for its 64 last characters hold the dash in front of it.
 func parseContainers(s string) (Source, Reason) {
 	name, ok := strings.CutSuffix(s, ".log")
 	if !ok {
@@ -193,15 +210,14 @@ func parseContainers(s string) (Source, Reason) {
 		return Source{Namespace: ns, Pod: pod, Container: rest[:dash], ContainerID: rest[dash+1:]}, None
 	}
 	if !full {
-		if dash > 0 && Label(rest) {
-			return Source{}, BadContainerID
-		}
-		return Source{}, cutOr(false, containerReason(rest))
+		return Source{}, containerReason(rest)
 	}
-	// Cut. What follows the last dash is the start of the id, if it could be one: a
-	// container `app-ab` cut there is then told as `app`. The namespace is certain.
+	// Cut. What follows the last dash is taken for the start of the id where it could
+	// be that and what precedes it could be a container. So every container of a cut
+	// name keeps one name over its restarts; the price is that `app-ab`, cut right
+	// there, is told as `app`: a container of the same pod.
 	container := rest
-	if i := strings.LastIndexByte(rest, '-'); i > 0 && hexadecimal(rest[i+1:]) && len(rest)-i-1 < idLength {
+	if i := strings.LastIndexByte(rest, '-'); i > 0 && Label(rest[:i]) && hexadecimal(rest[i+1:]) && len(rest)-i-1 < idLength {
 		container = rest[:i]
 	}
 	if container != "" && !labelPart(container) {
@@ -210,6 +226,7 @@ func parseContainers(s string) (Source, Reason) {
 	return Source{Namespace: ns, Pod: pod, Container: container, Truncated: true}, None
 }
 
+// cutOr is CutName where the name is cut, else the other reason.
 func cutOr(cut bool, otherwise Reason) Reason {
 	if cut {
 		return CutName
@@ -217,6 +234,7 @@ func cutOr(cut bool, otherwise Reason) Reason {
 	return otherwise
 }
 
+// containerReason is what is wrong with `<container>-<id>` that is not cut.
 func containerReason(rest string) Reason {
 	i := strings.LastIndexByte(rest, '-')
 	if i <= 0 || !Label(rest[:i]) {
@@ -269,8 +287,10 @@ func subdomainPart(s string) bool {
 
 func alnum(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
 
-func digits(s string) bool {
-	if len(s) == 0 || len(s) > 10 {
+// count reports whether s is a container's number of restarts as the kubelet writes
+// it (%d): up to 10 digits, no zero in front.
+func count(s string) bool {
+	if len(s) == 0 || len(s) > 10 || s[0] == '0' && len(s) > 1 {
 		return false
 	}
 	for i := range len(s) {

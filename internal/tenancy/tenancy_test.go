@@ -3,6 +3,7 @@ package tenancy
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestEveryTagOfTheFixtureGoesWhereItSays(t *testing.T) {
 	data, err := os.ReadFile("testdata/tags.txt")
 	require.NoError(t, err)
 	router := testRouter(t, RegistryOptions{}, "")
-	fill := strings.NewReplacer("{uid}", testUID, "{hex}", testHex, "{32}", test32)
+	fill := strings.NewReplacer("{uid}", testUID, "{hex}", testHex, "{32}", test32, "{nul}", "\x00", "{63}", strings.Repeat("n", 63))
 	rows := 0
 	for i, line := range strings.Split(string(data), "\n") {
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -56,6 +57,7 @@ func TestEveryTagOfTheFixtureGoesWhereItSays(t *testing.T) {
 			cells[c] = strings.TrimSpace(cells[c])
 		}
 		r := router.Route(fill.Replace(cells[0]))
+		cells[4] = fill.Replace(cells[4])
 		got := []string{cells[0], r.Kind.String(), tenantName(r), r.Group, r.Stream, r.Reason.String()}
 		require.Equal(t, cells, got, "line %d", i+1)
 	}
@@ -69,9 +71,19 @@ func TestAPrefixMayBeConfiguredAndIsMatchedExactly(t *testing.T) {
 	for _, other := range []string{"kube.var.log.pods.", "xk8s.host.var.log.pods.", "k8s-host.var.log.pods.", "k8s.host.var.log.pods"} {
 		require.Equal(t, BadPrefix, r.Route(other+tag).Reason, other)
 	}
-	for _, bad := range []string{"kube.", "kube.var.log.pods", "xpods.", "kube.containers", ""} {
-		_, err := NewTagParser([]string{bad})
-		require.ErrorContains(t, err, fmt.Sprintf("%q does not end in pods. or containers.", bad))
+	r = testRouter(t, RegistryOptions{}, "", "k8s-pods.", "containers.")
+	require.Equal(t, KindTenant, r.Route("k8s-pods."+tag).Kind)
+	require.Equal(t, BadPrefix, r.Route("pods."+tag).Reason)
+	require.Equal(t, KindTenant, r.Route("containers.web-0_tenant-acme_app-"+testHex+".log").Kind)
+	for _, bad := range []string{"kube.", "kube.var.log.pods", "kube.pods.*", "kube.containers", "Pods", ""} {
+		p, err := NewTagParser([]string{bad, PodsPrefix})
+		require.Nil(t, p)
+		require.EqualError(t, err, fmt.Sprintf("%q does not end in pods. or containers., so its layout is not known", bad))
+	}
+	// With both, pod `b.containers.x` of the first would be pod `x` of the second.
+	for _, two := range [][]string{{"a.containers.", "a.containers.b.containers."}, {"a.containers.b.pods.", "a.containers."}, {PodsPrefix, PodsPrefix}} {
+		_, err := NewTagParser(two)
+		require.EqualError(t, err, fmt.Sprintf("%q and %q: one begins with the other, so a tag could be read in two ways: keep one of them", two[0], two[1]))
 	}
 }
 
@@ -118,6 +130,83 @@ func TestACutNameNeverNamesAnotherTenant(t *testing.T) {
 	require.Equal(t, KindTenant, router.Route(ContainersPrefix+name).Kind)
 	require.Equal(t, KindUnrouted, router.Route(ContainersPrefix+name[1:]).Kind)
 	require.Equal(t, KindUnrouted, router.Route(ContainersPrefix+"p"+name).Kind)
+}
+
+func TestTheEdgesOfACutName(t *testing.T) {
+	const ns = "tenant-acme"
+	router := testRouter(t, RegistryOptions{}, "")
+	// file is a file name of length n that ends in `_<ns>_<tail>.log`.
+	file := func(n int, tail string) (name, pod string) {
+		end := "_" + ns + "_" + tail + ".log"
+		pod = strings.Repeat("p", n-len(end))
+		return pod + end, pod
+	}
+	for name, test := range map[string]struct {
+		tail, container, id string
+		cut                 bool
+		reason              Reason
+	}{
+		"the whole id just fits":              {"app-" + testHex, "app", testHex, false, None},
+		"the id has lost one digit":           {"app-" + testHex[1:], "app", "", true, None},
+		"one digit of the id":                 {"app-a", "app", "", true, None},
+		"only the dash of the id":             {"app-", "app", "", true, None},
+		"no dash":                             {"app", "app", "", true, None},
+		"one letter of the container":         {"a", "a", "", true, None},
+		"nothing of the container":            {"", "", "", true, None},
+		"a container that looks like id":      {"app-ab", "app", "", true, None},
+		"a container in two parts":            {"app-web", "app-web", "", true, None},
+		"cut between two dashes":              {"app--", "app--", "", true, None},
+		"cut behind two dashes and a digit":   {"app--0", "app--0", "", true, None},
+		"the longest container and an id":     {strings.Repeat("c", 63) + "-" + testHex[:30], strings.Repeat("c", 63), "", true, None},
+		"the longest container":               {strings.Repeat("c", 63), strings.Repeat("c", 63), "", true, None},
+		"a container that is too long":        {strings.Repeat("c", 64), "", "", false, BadContainer},
+		"too long before a cut id":            {strings.Repeat("c", 64) + "-ab", "", "", false, BadContainer},
+		"an id that is too long":              {"app-" + testHex + "0", "", "", false, BadContainer},
+		"an id in upper case":                 {"app-" + strings.ToUpper(testHex), "", "", false, BadContainer},
+		"a dot":                               {"a.b", "", "", false, BadContainer},
+		"a third underscore":                  {"a_b", "", "", false, BadContainer},
+		"nothing before the id":               {"-" + testHex, "", "", false, BadContainer},
+		"nothing before a cut id":             {"-" + testHex[1:], "", "", false, BadContainer},
+		"a NUL":                               {"a\x00", "", "", false, BadContainer},
+		"not ASCII, of the length in bytes":   {"é", "", "", false, BadContainer},
+		"the file of a rotated log":           {"app.log", "", "", false, BadContainer},
+		"a path that leaves the folder":       {"../x", "", "", false, BadContainer},
+		"a container that begins with a dash": {"-a", "", "", false, BadContainer},
+	} {
+		file255, pod := file(255, test.tail)
+		r := router.Route(ContainersPrefix + file255)
+		require.Equal(t, test.reason, r.Reason, name)
+		if test.reason != None {
+			require.Equal(t, "/eks/platform unrouted", r.Group+" "+r.Stream, name)
+			continue
+		}
+		require.Equal(t, Source{Namespace: ns, Pod: pod, Container: test.container, ContainerID: test.id, Truncated: test.cut}, r.Source, name)
+		require.Equal(t, "/eks/tenants/acme "+ns+"/"+pod+"/"+test.container, r.Group+" "+r.Stream, name)
+		// One byte less or more, and nothing may be missing.
+		for _, n := range []int{254, 256} {
+			other, _ := file(n, test.tail)
+			require.Equal(t, test.cut, router.Route(ContainersPrefix+other).Kind == KindUnrouted, "%s, %d bytes", name, n)
+		}
+	}
+	// The second underscore is what makes the namespace certain.
+	for tail, want := range map[string]Reason{
+		"_tenant-acme": CutName, "_tenant-": CutName, "_t": CutName, "_": CutName, "": CutName, "-": CutName,
+		"_Tenant": BadLayout, "_a.b": BadLayout, "_-a": BadLayout, "P": BadLayout, "..p": BadLayout, "-_t": BadPod,
+	} {
+		name := strings.Repeat("p", 251-len(tail)) + tail + ".log"
+		r := router.Route(ContainersPrefix + name)
+		require.Equal(t, want, r.Reason, tail)
+		require.Equal(t, KindUnrouted, r.Kind)
+		if want == CutName {
+			require.Equal(t, BadLayout, router.Route(ContainersPrefix+name[1:]).Reason, "%s, 254 bytes", tail)
+		}
+	}
+}
+
+func TestWordsForWhatNobodyMade(t *testing.T) {
+	require.Equal(t, "reason 200", Reason(200).String())
+	require.Equal(t, "reason 200", Reason(200).Explain())
+	require.Equal(t, "unrouted", Kind(200).String())
 }
 
 func TestParsingATagAllocatesNothing(t *testing.T) {
@@ -273,10 +362,16 @@ func TestTemplatesThatCannotNameAStream(t *testing.T) {
 	for template, want := range map[string]string{
 		"":                      "the template is empty",
 		"$(pod":                 "$( without its )",
-		"$(cluster)":            "unknown variable $(cluster): use $(node) $(namespace) $(pod) $(container) $(tenant)",
+		"$(cluster)":            `unknown variable "$(cluster)": use $(node) $(namespace) $(pod) $(container) $(tenant)`,
 		"$(namespace)$(pod)":    "nothing before $(pod) that keeps it from the variable in front",
 		"$(namespace)-$(pod)":   "nothing before $(pod)",
 		"$(namespace).0.$(pod)": "nothing before $(pod)",
+		"$()":                   `unknown variable "$()"`,
+		"$(Pod)":                `unknown variable "$(Pod)"`,
+		"$pod":                  "has a $ that begins no variable: use $(node)",
+		"$kubernetes['pod']":    "has a $ that begins no variable",
+		"$(pod)/$":              "has a $ that begins no variable",
+		"a\x00$(pod)":           "use printable ASCII",
 		"a:$(pod)":              "has the character ':'",
 		"*$(pod)":               "has the character '*'",
 		"é$(pod)":               "use printable ASCII",
@@ -286,17 +381,62 @@ func TestTemplatesThatCannotNameAStream(t *testing.T) {
 	}
 }
 
+// A cut name ends in what anybody can work out. Were it a name that a pod could have by
+// itself, a tenant could write into another pod's stream.
+func TestNoPodCanTakeTheStreamOfACutName(t *testing.T) {
+	tpl, err := ParseStreamTemplate("$(namespace)/$(node)/$(pod)#$(container)")
+	require.NoError(t, err)
+	ns, node := strings.Repeat("n", 63), strings.Repeat("o", 200)
+	append512 := func(pod, container string) string {
+		return string(tpl.Append([]byte("kept "), Source{Namespace: ns, Pod: pod, Container: container}, "", node))[len("kept "):]
+	}
+	long := append512(strings.Repeat("p", 253), "app")
+	require.Len(t, long, 512)
+	require.NotEqual(t, long, append512(strings.Repeat("p", 253), "abb"))
+	forged := append512(strings.Repeat("p", 512-1-20-63-1-200-1), long[512-20:])
+	require.Len(t, forged, 512)
+	require.Equal(t, "#"+long[512-20:], forged[512-21:], "as near as it gets")
+	require.NotEqual(t, long, forged)
+	// One byte more is cut, and stays within the limit.
+	over := append512(strings.Repeat("p", 512-1-20-63-1-200-1)+"p", long[512-20:])
+	require.Len(t, over, 512)
+	require.Equal(t, byte('$'), over[512-21])
+	// Exactly 512 bytes are not cut, and a node can't bring the mark in.
+	require.NotContains(t, forged, "$")
+	require.Equal(t, ns+"/a_b_c_/p#c", string(tpl.Append(nil, Source{Namespace: ns, Pod: "p", Container: "c"}, "", "a$b*c:")))
+}
+
 func FuzzStreamTemplate(f *testing.F) {
-	f.Add("$(namespace)/$(pod)/$(container)", "node")
-	f.Add("$(node)_$(tenant)", "a:b*c")
-	f.Fuzz(func(t *testing.T, template, node string) {
+	f.Add("$(namespace)/$(pod)/$(container)", "node", "team", "abilling-0")
+	f.Add("$(node)_$(tenant)", "a:b*c", "a", "b")
+	f.Add("$(pod)#$(namespace) $(namespace)", "n$", "a-b", "c.d")
+	f.Fuzz(func(t *testing.T, template, node, ns, pod string) {
 		tpl, err := ParseStreamTemplate(template)
 		if err != nil {
+			if err.Error() == "" || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("%q: error %q", template, err)
+			}
 			return
 		}
-		s := string(tpl.Append(nil, Source{Namespace: "n", Pod: "p", Container: "c"}, "t", node))
-		if len(s) > 512 || strings.ContainsAny(s, ":*") {
-			t.Fatalf("%q makes %q", template, s)
+		name := func(ns, pod string) string {
+			s := string(tpl.Append(nil, Source{Namespace: ns, Pod: pod, Container: "c"}, "t", node))
+			if len(s) > 512 || strings.ContainsAny(s, ":*") {
+				t.Fatalf("%q makes %q", template, s)
+			}
+			return s
+		}
+		one := name("n", "p")
+		if !Label(ns) || !subdomain(pod) || !strings.Contains(template, "$(namespace)") || !strings.Contains(template, "$(pod)") {
+			return
+		}
+		// A character that changes sides, and one that is other.
+		for _, two := range [][2]string{{ns + pod[:1], pod[1:]}, {ns[:len(ns)-1], ns[len(ns)-1:] + pod}, {"n", "p"}} {
+			if two == [2]string{ns, pod} || !Label(two[0]) || !subdomain(two[1]) {
+				continue
+			}
+			if a, b := name(ns, pod), name(two[0], two[1]); a == b {
+				t.Fatalf("%q: %s %s and %v share %q (%q)", template, ns, pod, two, a, one)
+			}
 		}
 	})
 }
@@ -309,15 +449,20 @@ func TestGroupNamesThatCouldMeet(t *testing.T) {
 		"AWS's own":            {"/aws/eks/", "/eks/platform", "/eks/quarantine/", "AWS's own name space"},
 		"too long":             {"/" + strings.Repeat("a", 450) + "/", "/eks/platform", "/eks/quarantine/", "449 are allowed"},
 		"one in another":       {"/eks/", "/platform", "/eks/quarantine/", "lie inside one another"},
+		"the other in one":     {"/eks/t/", "/platform", "/eks/", "lie inside one another"},
+		"the first in another": {"/eks/q/t/", "/platform", "/eks/q/", "lie inside one another"},
 		"the same":             {"/eks/t/", "/eks/platform", "/eks/t/", "lie inside one another"},
 		"platform is a tenant": {"/eks/tenants/", "/eks/tenants/platform", "/eks/quarantine/", "lies inside a prefix of tenants"},
 		"tenants in platform":  {"/eks/tenants/", "/eks", "/eks/quarantine/", "lies inside the platform's group"},
+		"only tenants in it":   {"/p/tenants/", "/p", "/eks/quarantine/", "lies inside the platform's group"},
+		"only quarantine in":   {"/eks/tenants/", "/p", "/p/quarantine/", "lies inside the platform's group"},
 		"platform ends in /":   {"/eks/tenants/", "/eks/platform/", "/eks/quarantine/", "ends in /"},
 	} {
 		_, err := NewNames(test.tenants, test.platform, test.quarantine)
 		require.ErrorContains(t, err, test.want, name)
 	}
-	_, err := NewNames("", "", "")
+	n, err := NewNames("", "", "")
+	require.Zero(t, n)
 	require.Len(t, list(err), 3, "all at once")
 	_, err = NewNames("/eks/tenants/", "/eks/platform", "/eks/quarantine/")
 	require.NoError(t, err)
@@ -386,28 +531,6 @@ func TestThePrefixNeverTakesWhatIsKubernetesOwn(t *testing.T) {
 }
 
 func TestATenantsFileThatIsWrongSaysWhereAndWhat(t *testing.T) {
-	for name, test := range map[string]struct{ yaml, want string }{
-		"empty":               {"", "the file is empty"},
-		"no version":          {"tenants: {}", "version: 0 is not known: use 1"},
-		"unknown key":         {"version: 1\ntenants:\n  a: {retention: 3}", "line 3: field retention not found"},
-		"a key twice":         {"version: 1\nversion: 1", "already"},
-		"two documents":       {"version: 1\n---\nversion: 1", "more than one YAML document"},
-		"not YAML":            {"\t{", "not a tenants file"},
-		"a list":              {"[1]", "not a tenants file"},
-		"tenant's name":       {"version: 1\ntenants: {Acme: {}}", `"Acme" is not allowed: a tenant's name is a DNS label`},
-		"namespace's name":    {"version: 1\ntenants: {a: {namespaces: [tenant-a, x_y]}}", `tenants.a.namespaces: "x_y" is not a namespace's name`},
-		"two tenants":         {"version: 1\ntenants: {a: {namespaces: [tenant-a, n]}, b: {namespaces: [tenant-b, n]}}", "tenants.b.namespaces: n is also tenant a's"},
-		"tenant and platform": {"version: 1\ntenants: {a: {namespaces: [tenant-a, n]}}\nplatformNamespaces: [n]", "n is also in platformNamespaces"},
-		"clash with the rule": {"version: 1\ntenants: {acme: {namespaces: [foo]}}", "the file gives the tenant to namespace foo, and namespace tenant-acme would get it by namespace_prefix"},
-		"retention":           {"version: 1\ntenants: {a: {retentionDays: 366}}", `tenants.a.retentionDays: "366" is not allowed`},
-		"key":                 {"version: 1\ntenants: {a: {kmsKeyArn: alias/x}}", "tenants.a.kmsKeyArn"},
-		"role":                {"version: 1\ntenants: {a: {roleArn: arn:aws:iam::1:role/x}}", "tenants.a.roleArn"},
-		"external id alone":   {"version: 1\ntenants: {a: {externalId: xyz}}", "it is used with roleArn"},
-		"on failure":          {"version: 1\ntenants: {a: {onFailure: explode}}", "give quarantine, hold or drop"},
-	} {
-		_, err := ParseRegistry([]byte(test.yaml), RegistryOptions{})
-		require.ErrorContains(t, err, test.want, name)
-	}
 	_, err := ParseRegistry([]byte("version: 2\ntenants: {A: {retentionDays: 2}}"), RegistryOptions{})
 	require.Len(t, list(err), 3, "all at once: %v", err)
 	_, err = LoadRegistry("/does/not/exist.yaml", RegistryOptions{})
@@ -433,11 +556,53 @@ func TestWhatMayNotTakeTheRegistrysPlace(t *testing.T) {
 	require.ErrorContains(t, old.Replaceable(parse("version: 1\ngeneration: 6\ntenants: {a: {namespaces: [na]}}")), "2 of 3 tenants are missing")
 	require.ErrorContains(t, old.Replaceable(parse("version: 1\ngeneration: 4\ntenants: {a: {namespaces: [na]}, b: {namespaces: [nb]}, c: {namespaces: [nc]}}")), "generation 4 is older than 5")
 	require.ErrorContains(t, old.Replaceable(parse("version: 1\ngeneration: 6\ntenants: {a: {namespaces: [na, nb]}, b: {}, c: {namespaces: [nc]}}")), "namespace nb was tenant b's and would become a's")
+	require.ErrorContains(t, old.Replaceable(parse("version: 1\ngeneration: 6\ntenants: {a: {}, b: {}, c: {namespaces: [nc]}}")), "2 of 3 tenants are missing from the new version, or have none of their namespaces left")
+	require.NoError(t, old.Replaceable(parse("version: 1\ngeneration: 6\ntenants: {a: {namespaces: [new]}, b: {namespaces: [nb]}, c: {namespaces: [nc]}}")))
+	require.NoError(t, old.Replaceable(parse("version: 1\ngeneration: 6\ntenants: {a: {namespaces: [na]}, b: {namespaces: [nb]}}\nplatformNamespaces: [nc]")), "to the platform")
+	require.Len(t, list(old.Replaceable(parse("version: 1\ntenants: {a: {namespaces: [nb]}}"))), 3, "all at once")
+	// An emptied file, and half of few.
+	one, two := parse("version: 1\ntenants: {a: {namespaces: [na]}}"), parse("version: 1\ntenants: {a: {namespaces: [na]}, b: {namespaces: [nb]}}")
+	none := parse("version: 1")
+	require.ErrorContains(t, one.Replaceable(none), "1 of 1 tenants")
+	require.NoError(t, two.Replaceable(one))
+	require.NoError(t, none.Replaceable(two))
+}
+
+func TestNoNamespaceLeavesATenantThatHadItByThePrefixRule(t *testing.T) {
+	parse := func(s string, o RegistryOptions) *Registry {
+		r, err := ParseRegistry([]byte(s), o)
+		require.NoError(t, err)
+		return r
+	}
+	rule, err := NewRegistry(RegistryOptions{})
+	require.NoError(t, err)
+	listed := parse("version: 1\ntenants: {corp: {namespaces: [tenant-corp, tenant-acme]}}", RegistryOptions{})
+	require.EqualError(t, rule.Replaceable(listed), "namespace tenant-acme was tenant acme's and would become corp's: a namespace does not change its tenant")
+	require.ErrorContains(t, listed.Replaceable(rule), "namespace tenant-acme was tenant corp's and would become acme's")
+	require.NoError(t, rule.Replaceable(parse("version: 1\ntenants: {acme: {retentionDays: 731}}\nplatformNamespaces: [tenant-tools]", RegistryOptions{})))
+
+	other, err := NewRegistry(RegistryOptions{NamespacePrefix: "t-"})
+	require.NoError(t, err)
+	require.EqualError(t, rule.Replaceable(other), "tenant_source prefix with namespace_prefix tenant- would become prefix with t-: neither changes while running")
+	require.ErrorContains(t, rule.Replaceable(parse("version: 1", RegistryOptions{Mode: ModeRegistry})), "neither changes while running")
 }
 
 func FuzzParseRegistry(f *testing.F) {
 	f.Add([]byte(goodRegistry), false)
 	f.Add([]byte("version: 1\ntenants: {a: null}"), true)
+	for _, folder := range []string{"good", "bad"} {
+		paths, err := filepath.Glob(filepath.Join("testdata", "registry", folder, "*.yaml"))
+		if err != nil || len(paths) == 0 {
+			f.Fatal("no fixtures", err)
+		}
+		for _, path := range paths {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data, false)
+		}
+	}
 	f.Fuzz(func(t *testing.T, data []byte, registry bool) {
 		o := RegistryOptions{}
 		if registry {
@@ -445,8 +610,10 @@ func FuzzParseRegistry(f *testing.F) {
 		}
 		r, err := ParseRegistry(data, o)
 		if err != nil {
-			if err.Error() == "" {
-				t.Fatal("an error without words")
+			for _, e := range list(err) {
+				if text := e.Error(); text == "" || strings.ContainsAny(text, "\r\n") || strings.Contains(text, "tenancy.") {
+					t.Fatalf("the error %q", text)
+				}
 			}
 			return
 		}
@@ -501,4 +668,39 @@ func BenchmarkRoute(b *testing.B) {
 	for range b.N {
 		r.Route(tag)
 	}
+}
+
+// What Replaceable lets pass moves no namespace between tenants.
+func TestNoReloadMovesANamespace(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	spaces := []string{"tenant-a", "tenant-b", "tenant-c", "x", "y", "kube-system"}
+	rapid.Check(t, func(t *rapid.T) {
+		o := RegistryOptions{Mode: Mode(rapid.IntRange(0, 1).Draw(t, "mode"))}
+		draw := func(label string) *Registry {
+			owner := map[string][]string{}
+			for _, ns := range spaces {
+				to := rapid.SampledFrom(append([]string{"", "platform"}, names...)).Draw(t, label+ns)
+				owner[to] = append(owner[to], ns)
+			}
+			y := "version: 1\nplatformNamespaces: [" + strings.Join(owner["platform"], ", ") + "]\ntenants:\n"
+			for _, name := range names {
+				y += "  " + name + ": {namespaces: [" + strings.Join(owner[name], ", ") + "]}\n"
+			}
+			r, err := ParseRegistry([]byte(y), o)
+			if err != nil {
+				t.Skip("a clash")
+			}
+			return r
+		}
+		old, next := draw("old "), draw("next ")
+		moved := false
+		for _, ns := range append(spaces, "tenant-d") {
+			_, was := old.Resolve(ns)
+			_, now := next.Resolve(ns)
+			moved = moved || was != nil && now != nil && was.Name != now.Name
+		}
+		if err := old.Replaceable(next); moved && err == nil {
+			t.Fatal("a namespace moved")
+		}
+	})
 }
