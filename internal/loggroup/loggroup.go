@@ -7,12 +7,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
@@ -64,12 +63,20 @@ type Config struct {
 	// group is an error, and retention is the provisioner's.
 	Create bool
 	Log    *slog.Logger
-	// Delay spreads the first look at a group that existed before over a window, so
-	// that a restart of all nodes is not one burst; DescribeLogGroups is 10 calls/s
-	// per account. 0 means at once.
+	// Delay is how long the first look at groups that existed before waits. It should
+	// be random: a restart of all nodes must not be one burst, for DescribeLogGroups is
+	// 10 calls/s per account (CloudWatch Logs quotas). It is asked once for all the
+	// groups that come into use meanwhile, which then make one call for 50 of them.
+	// nil means at once.
 	Delay func() time.Duration
-	// Backoff is the wait before attempt n (from 1) of retention work that failed.
+	// Backoff is the wait before attempt n (from 1) of retention work that failed; nil
+	// means doubling from 2 s to 5 min, half of it by chance.
 	Backoff func(n int) time.Duration
+	// Recheck is the wait before another look at a group over which an account-level
+	// retention policy wins; 0 means 1 h.
+	Recheck time.Duration
+	// CallTimeout bounds one look at groups, and the settling of one; 0 means 30 s.
+	CallTimeout time.Duration
 }
 
 // MissingError says that a group is not there and may not be created here.
@@ -101,26 +108,28 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	waiting map[string]work // groups whose retention is still to be confirmed
+	look    time.Time       // when the next groups that existed before are looked at
+	entries uint64
 	wake    chan struct{}
+	calls   sync.WaitGroup // creations under way
 	ctx     context.Context
 	cancel  context.CancelFunc
 	done    chan struct{}
-}
-
-// work is one group's open retention work.
-type work struct {
-	spec    Spec
-	created bool // by this process
-	attempt int
-	due     time.Time
 }
 
 // NewKeeper starts a keeper.
 func NewKeeper(api API, cfg Config) *Keeper {
 	if cfg.Backoff == nil {
 		cfg.Backoff = func(n int) time.Duration {
-			return min(time.Second<<min(n, 10), 5*time.Minute)
+			d := min(time.Second<<min(n, 10), 5*time.Minute)
+			return d/2 + rand.N(d/2)
 		}
+	}
+	if cfg.Recheck <= 0 {
+		cfg.Recheck = time.Hour
+	}
+	if cfg.CallTimeout <= 0 {
+		cfg.CallTimeout = 30 * time.Second
 	}
 	if cfg.Delay == nil {
 		cfg.Delay = func() time.Duration { return 0 }
@@ -142,11 +151,12 @@ func NewKeeper(api API, cfg Config) *Keeper {
 	return k
 }
 
-// Close stops the background work; what is still open is finished by whoever finds
-// the group in state new.
+// Close stops the background work and the creations under way; what is still open is
+// finished by whoever finds the group in state new. No EnsureStream may be started then.
 func (k *Keeper) Close() {
 	k.cancel()
 	<-k.done
+	k.calls.Wait()
 }
 
 // Used tells the keeper that a group is in use. The first time, it looks in the
@@ -158,7 +168,16 @@ func (k *Keeper) Used(spec Spec) {
 	if seen, _ := k.checked.ContainsOrAdd(spec.Group, struct{}{}); seen {
 		return
 	}
-	k.enqueue(work{spec: spec, due: time.Now().Add(k.cfg.Delay())})
+	k.enqueue(work{spec: spec, due: k.nextLook(time.Now())})
+}
+
+func (k *Keeper) nextLook(now time.Time) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.look.After(now) {
+		k.look = now.Add(k.cfg.Delay())
+	}
+	return k.look
 }
 
 // Open returns how many groups still wait for their retention to be confirmed.
@@ -166,336 +185,4 @@ func (k *Keeper) Open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.waiting)
-}
-
-// createTimeout bounds the creation of a group and its stream. It is apart from the
-// flush's own time, because several flushes wait for the same creation.
-const createTimeout = 30 * time.Second
-
-// EnsureStream makes the stream exist, and its group where that is missing too.
-// Many callers asking for the same group at once make one set of calls.
-func (k *Keeper) EnsureStream(ctx context.Context, spec Spec, stream string) error {
-	key := struct{ group, stream string }{spec.Group, stream}
-	// ':' can be in neither a group's name nor a stream's, so the key is unambiguous.
-	ch := k.flight.DoChan(key.group+":"+key.stream, func() (any, error) {
-		ctx, cancel := context.WithTimeout(k.ctx, createTimeout)
-		defer cancel()
-		return nil, k.ensureStream(ctx, spec, stream)
-	})
-	select {
-	case r := <-ch:
-		return r.Err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (k *Keeper) ensureStream(ctx context.Context, spec Spec, stream string) error {
-	before, _ := k.created.Get(spec.Group)
-	err := k.createStream(ctx, spec.Group, stream)
-	if awsclient.Classify(err) != awsclient.ClassNotFound {
-		return err
-	}
-	if !k.cfg.Create {
-		return &MissingError{spec.Group}
-	}
-	_, err, _ = k.flight.Do(spec.Group, func() (any, error) {
-		// Another stream's caller may have created it since ours was refused.
-		if n, _ := k.created.Get(spec.Group); n != before {
-			return nil, nil
-		}
-		ctx, cancel := context.WithTimeout(k.ctx, createTimeout)
-		defer cancel()
-		err := k.createGroup(ctx, spec)
-		if err == nil {
-			k.created.Add(spec.Group, before+1)
-		}
-		return nil, err
-	})
-	if err != nil {
-		return err
-	}
-	// A group that was created a moment ago may not be seen by every host of AWS yet.
-	for n := 1; ; n++ {
-		err = k.createStream(ctx, spec.Group, stream)
-		if awsclient.Classify(err) != awsclient.ClassNotFound || n == 6 {
-			return err
-		}
-		if err := sleep(ctx, time.Duration(n*n)*50*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-func (k *Keeper) createStream(ctx context.Context, group, stream string) error {
-	_, err := k.api.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream})
-	if c := awsclient.Classify(err); c == awsclient.ClassNone || c == awsclient.ClassExists {
-		return nil
-	}
-	return fmt.Errorf("failed to create stream %s of group %s: %w", stream, group, err)
-}
-
-// createGroup creates the group in state new and hands its retention to the
-// background, which does not hold up the events that wait for the group.
-func (k *Keeper) createGroup(ctx context.Context, spec Spec) error {
-	in := &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &spec.Group, Tags: maps.Clone(spec.Tags)}
-	if in.Tags == nil {
-		in.Tags = map[string]string{}
-	}
-	in.Tags[TagState] = StateNew
-	if spec.Tenant != "" {
-		in.Tags[TagTenant] = spec.Tenant
-	}
-	if spec.KMSKeyID != "" {
-		in.KmsKeyId = &spec.KMSKeyID
-	}
-	if spec.Class != "" {
-		in.LogGroupClass = types.LogGroupClass(spec.Class)
-	}
-	if spec.DeletionProtection {
-		in.DeletionProtectionEnabled = &spec.DeletionProtection
-	}
-	created := true
-	_, err := k.api.CreateLogGroup(ctx, in)
-	switch awsclient.Classify(err) {
-	case awsclient.ClassNone:
-		k.cfg.Log.Info("created log group", "group", spec.Group, "tenant", spec.Tenant)
-	case awsclient.ClassExists, awsclient.ClassConflict:
-		// Another node is at it: both answers mean "look again".
-		created = false
-	default:
-		return fmt.Errorf("failed to create group %s: %w", spec.Group, err)
-	}
-	k.checked.Add(spec.Group, struct{}{})
-	k.enqueue(work{spec: spec, created: created, due: time.Now()})
-	return nil
-}
-
-func (k *Keeper) enqueue(w work) {
-	k.mu.Lock()
-	if old, ok := k.waiting[w.spec.Group]; ok {
-		w.created = w.created || old.created
-		if old.due.Before(w.due) {
-			w.due = old.due
-		}
-	}
-	k.waiting[w.spec.Group] = w
-	k.mu.Unlock()
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
-// run confirms retention, group after group, until Close.
-func (k *Keeper) run() {
-	defer close(k.done)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		batch, wait := k.due(time.Now())
-		if len(batch) > 0 {
-			k.confirm(batch)
-			continue
-		}
-		timer.Reset(wait)
-		select {
-		case <-k.ctx.Done():
-			return
-		case <-k.wake:
-		case <-timer.C:
-		}
-	}
-}
-
-// due takes up to one call's worth of groups whose time has come, or says how long
-// to wait for the next.
-func (k *Keeper) due(now time.Time) (batch []work, wait time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	wait = time.Hour
-	if k.ctx.Err() != nil {
-		return nil, wait
-	}
-	for _, w := range k.waiting {
-		if d := w.due.Sub(now); d > 0 {
-			wait = min(wait, d)
-		} else if batch = append(batch, w); len(batch) == describeAtOnce {
-			break
-		}
-	}
-	return batch, wait
-}
-
-func (k *Keeper) confirm(batch []work) {
-	groups, err := k.describe(k.ctx, batch)
-	for _, w := range batch {
-		werr := err
-		if err == nil {
-			werr = k.settle(k.ctx, w, groups[w.spec.Group])
-		}
-		if k.ctx.Err() != nil {
-			return
-		}
-		k.finish(w, werr)
-	}
-}
-
-// finish takes the group off the list, or puts it back with a later date.
-func (k *Keeper) finish(w work, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err == nil {
-		delete(k.waiting, w.spec.Group)
-		return
-	}
-	w.attempt++
-	w.due = time.Now().Add(k.cfg.Backoff(w.attempt))
-	k.waiting[w.spec.Group] = w
-	// Each failure is told, but ever more rarely: the back-off is the rate limit.
-	k.cfg.Log.Error("retention of a log group is not confirmed; events are delivered meanwhile",
-		"group", w.spec.Group, "days", w.spec.RetentionDays, "attempt", w.attempt, "error", awsclient.Brief(err),
-		"next_try", time.Until(w.due).Round(time.Second))
-}
-
-// describe reads the groups of a batch by their exact names.
-func (k *Keeper) describe(ctx context.Context, batch []work) (map[string]types.LogGroup, error) {
-	names := make([]string, len(batch))
-	for i, w := range batch {
-		names[i] = w.spec.Group
-	}
-	return k.describeNames(ctx, names)
-}
-
-func (k *Keeper) describeNames(ctx context.Context, names []string) (map[string]types.LogGroup, error) {
-	found := make(map[string]types.LogGroup, len(names))
-	in := &cloudwatchlogs.DescribeLogGroupsInput{LogGroupIdentifiers: names}
-	for {
-		out, err := k.api.DescribeLogGroups(ctx, in)
-		if err != nil {
-			return nil, fmt.Errorf("failed to describe %d log groups: %w", len(names), err)
-		}
-		for _, g := range out.LogGroups {
-			if g.LogGroupName != nil {
-				found[*g.LogGroupName] = g
-			}
-		}
-		if out.NextToken == nil || *out.NextToken == "" {
-			return found, nil
-		}
-		in = &cloudwatchlogs.DescribeLogGroupsInput{LogGroupIdentifiers: names, NextToken: out.NextToken}
-	}
-}
-
-// settle makes one group's retention right and reads it back.
-func (k *Keeper) settle(ctx context.Context, w work, g types.LogGroup) error {
-	if g.LogGroupName == nil {
-		return fmt.Errorf("group %s is not listed (yet)", w.spec.Group)
-	}
-	arn := value(g.LogGroupArn)
-	isNew := w.created
-	if !isNew && (g.RetentionInDays == nil || young(g)) {
-		// It may be ours, and not finished: only the tags tell.
-		out, err := k.api.ListTagsForResource(ctx, &cloudwatchlogs.ListTagsForResourceInput{ResourceArn: &arn})
-		if err != nil {
-			return fmt.Errorf("failed to read the tags of group %s: %w", w.spec.Group, err)
-		}
-		isNew = out.Tags[TagState] == StateNew
-	}
-	action := decide(g.RetentionInDays, w.spec.RetentionDays, isNew)
-	switch action {
-	case leave:
-		return k.ready(ctx, w, arn, isNew)
-	case report:
-		k.cfg.Log.Info("log group never expires; left as it is", "group", w.spec.Group, "configured_days", w.spec.RetentionDays)
-		return nil
-	}
-	days := int32(w.spec.RetentionDays)
-	if _, err := k.api.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &w.spec.Group, RetentionInDays: &days}); err != nil {
-		return fmt.Errorf("failed to set %d days of retention on group %s: %w", days, w.spec.Group, err)
-	}
-	// An account-level policy wins over this one, and the call succeeds all the same:
-	// only reading it back tells.
-	back, err := k.describeNames(ctx, []string{w.spec.Group})
-	if err != nil {
-		return err
-	}
-	if got := back[w.spec.Group].RetentionInDays; got == nil || *got < days {
-		return fmt.Errorf("group %s keeps its events %s after %d were set; an account-level retention policy may win over it",
-			w.spec.Group, daysText(got), days)
-	}
-	k.cfg.Log.Info("retention set and read back", "group", w.spec.Group, "days", days, "before", daysText(g.RetentionInDays))
-	return k.ready(ctx, w, arn, isNew)
-}
-
-// youth is how old a group may be for its tags to be read although its retention is
-// right: one left in state new by a crash is found by whoever uses it next, and
-// reading the tags of every group at every start would be a call for each.
-const youth = 7 * 24 * time.Hour
-
-func young(g types.LogGroup) bool {
-	return g.CreationTime != nil && time.Since(time.UnixMilli(*g.CreationTime)) < youth
-}
-
-// ready marks a group of ours as finished.
-func (k *Keeper) ready(ctx context.Context, w work, arn string, isNew bool) error {
-	if !isNew {
-		return nil
-	}
-	_, err := k.api.TagResource(ctx, &cloudwatchlogs.TagResourceInput{ResourceArn: &arn, Tags: map[string]string{TagState: StateReady}})
-	if err != nil {
-		return fmt.Errorf("failed to tag group %s as ready: %w", w.spec.Group, err)
-	}
-	return nil
-}
-
-// action is what is done about a group's retention.
-type action uint8
-
-const (
-	leave  action = iota // long enough
-	raise                // too short, or ours and not set yet
-	report               // never expires, and was so before us
-)
-
-// decide is the rule of retention:
-//
-//	has      | ours and unfinished | otherwise
-//	---------+---------------------+----------
-//	< want   | raise               | raise
-//	>= want  | leave               | leave
-//	never    | raise               | report
-func decide(has *int32, want int, unfinished bool) action {
-	switch {
-	case has == nil && !unfinished:
-		return report
-	case has == nil || int(*has) < want:
-		return raise
-	}
-	return leave
-}
-
-func daysText(days *int32) string {
-	if days == nil {
-		return "for ever"
-	}
-	return fmt.Sprintf("%d days", *days)
-}
-
-func value(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

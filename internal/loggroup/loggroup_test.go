@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,7 @@ func fake(t *testing.T, cfg fakeaws.Config) (*fakeaws.Server, *cloudwatchlogs.Cl
 	})
 }
 
-func keeper(t *testing.T, api API, create bool, log *bytes.Buffer) *Keeper {
+func keeper(t *testing.T, api API, create bool, log io.Writer) *Keeper {
 	h := slog.DiscardHandler
 	if log != nil {
 		h = slog.NewTextHandler(log, nil)
@@ -204,27 +205,178 @@ func TestRetentionThatDoesNotTakeIsToldAndTriedAgain(t *testing.T) {
 }
 
 // overridden answers as CloudWatch does under an account-level retention policy:
-// PutRetentionPolicy succeeds and changes nothing.
-type overridden struct{ *cloudwatchlogs.Client }
+// PutRetentionPolicy succeeds and changes nothing that can be seen.
+type overridden struct {
+	*cloudwatchlogs.Client
+	puts *atomic.Int32
+}
 
-func (overridden) PutRetentionPolicy(context.Context, *cloudwatchlogs.PutRetentionPolicyInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.PutRetentionPolicyOutput, error) {
+func (o overridden) PutRetentionPolicy(context.Context, *cloudwatchlogs.PutRetentionPolicyInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.PutRetentionPolicyOutput, error) {
+	o.puts.Add(1)
 	return &cloudwatchlogs.PutRetentionPolicyOutput{}, nil
 }
 
-func TestAnAccountPolicyThatWinsIsNotTakenForSuccess(t *testing.T) {
-	_, api := fake(t, fakeaws.Config{})
-	var log bytes.Buffer
-	told := make(chan struct{})
+func TestAnAccountPolicyThatWinsIsToldAndNotFought(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	var log syncBuffer
+	var puts atomic.Int32
+	rechecked := make(chan struct{})
 	var once sync.Once
-	k := NewKeeper(overridden{api}, Config{Create: true, Log: slog.New(slog.NewTextHandler(&log, nil)), Backoff: func(int) time.Duration {
-		once.Do(func() { close(told) })
-		return time.Hour
-	}})
+	k := NewKeeper(overridden{api, &puts}, Config{Create: true, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Backoff: func(n int) time.Duration {
+			if n > consistency+3 {
+				once.Do(func() { close(rechecked) })
+			}
+			return time.Millisecond
+		}, Recheck: time.Millisecond})
+	t.Cleanup(k.Close)
 	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
-	<-told
-	require.Equal(t, 1, k.Open())
-	k.Close()
+	select {
+	case <-rechecked:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it is not looked at any more")
+	}
+	require.EqualValues(t, 1, puts.Load())
 	require.Contains(t, log.String(), "an account-level retention policy may win over it")
+	require.Equal(t, StateNew, s.Groups()[0].Tags[TagState], "nothing is confirmed")
+}
+
+func TestWhenAnAccountPolicyGoesTheRetentionIsConfirmed(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	var puts atomic.Int32
+	k := NewKeeper(overridden{api, &puts}, Config{Create: true, Log: slog.New(slog.DiscardHandler), Recheck: time.Millisecond,
+		Backoff: func(n int) time.Duration {
+			if n == consistency+2 {
+				_, err := api.PutRetentionPolicy(context.Background(), &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: aws.String("/g"), RetentionInDays: aws.Int32(365)})
+				require.NoError(t, err)
+			}
+			return time.Millisecond
+		}})
+	t.Cleanup(k.Close)
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	settled(t, k)
+	require.EqualValues(t, 1, puts.Load())
+	require.Equal(t, StateReady, s.Groups()[0].Tags[TagState])
+}
+
+func TestAnAnswerThatHangsDoesNotEndTheKeeping(t *testing.T) {
+	for _, op := range []string{"DescribeLogGroups", "PutRetentionPolicy", "ListTagsForResource", "TagResource"} {
+		t.Run(op, func(t *testing.T) {
+			s, api := fake(t, fakeaws.Config{})
+			release := make(chan struct{})
+			var hung atomic.Int32
+			s.SetIntercept(func(c fakeaws.Call) error {
+				if c.Operation == op && hung.Add(1) == 1 {
+					<-release
+				}
+				return nil
+			})
+			defer close(release)
+			_, err := api.CreateLogGroup(context.Background(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g"), Tags: map[string]string{TagState: StateNew}})
+			require.NoError(t, err)
+			k := NewKeeper(api, Config{Create: true, Log: slog.New(slog.DiscardHandler), CallTimeout: 50 * time.Millisecond,
+				Backoff: func(int) time.Duration { return time.Millisecond }})
+			t.Cleanup(k.Close)
+			k.Used(spec("/g"))
+			settled(t, k)
+			require.Equal(t, 365, s.Groups()[0].RetentionInDays)
+			require.Equal(t, StateReady, s.Groups()[0].Tags[TagState])
+		})
+	}
+}
+
+// panics panics in the first call of each kind.
+type panics struct {
+	*cloudwatchlogs.Client
+	describe, create *sync.Once
+}
+
+func (p panics) DescribeLogGroups(ctx context.Context, in *cloudwatchlogs.DescribeLogGroupsInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.DescribeLogGroupsOutput, error) {
+	p.describe.Do(func() { panic("describe") })
+	return p.Client.DescribeLogGroups(ctx, in, o...)
+}
+
+func (p panics) CreateLogGroup(ctx context.Context, in *cloudwatchlogs.CreateLogGroupInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.CreateLogGroupOutput, error) {
+	p.create.Do(func() { panic("create") })
+	return p.Client.CreateLogGroup(ctx, in, o...)
+}
+
+func TestAPanicIsAnErrorAndNotTheEndOfFluentBit(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	k := keeper(t, panics{api, new(sync.Once), new(sync.Once)}, true, nil)
+	require.ErrorContains(t, k.EnsureStream(context.Background(), spec("/g"), "s"), "panicked, please report this: create")
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	settled(t, k)
+	require.Equal(t, StateReady, s.Groups()[0].Tags[TagState])
+}
+
+func TestAGroupThatIsGoneIsForgottenUntilItIsUsedAgain(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	var log syncBuffer
+	k := keeper(t, api, true, &log)
+	k.Used(spec("/g"))
+	settled(t, k)
+	require.Contains(t, log.String(), "a log group is gone")
+	_, err := api.CreateLogGroup(context.Background(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g"), Tags: map[string]string{TagState: StateNew}})
+	require.NoError(t, err)
+	k.Used(spec("/g"))
+	settled(t, k)
+	require.Equal(t, 365, s.Groups()[0].RetentionInDays)
+}
+
+// A group that is deleted and made anew while its retention is being confirmed is
+// confirmed once more.
+func TestAGroupMadeAnewWhileItIsConfirmedIsConfirmedAgain(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	inside, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "TagResource" {
+			once.Do(func() { close(inside); <-release })
+		}
+		return nil
+	})
+	k := keeper(t, api, true, nil)
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	<-inside // all but the tag is done
+	_, err := api.DeleteLogGroup(context.Background(), &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: aws.String("/g")})
+	require.NoError(t, err)
+	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	close(release)
+	settled(t, k)
+	require.Equal(t, 365, s.Groups()[0].RetentionInDays)
+	require.Equal(t, StateReady, s.Groups()[0].Tags[TagState])
+}
+
+func TestGroupsThatComeIntoUseTogetherAreLookedAtTogether(t *testing.T) {
+	_, api := fake(t, fakeaws.Config{})
+	asked := 0
+	k := NewKeeper(api, Config{Create: true, Log: slog.New(slog.DiscardHandler), Delay: func() time.Duration { asked++; return time.Hour }})
+	t.Cleanup(k.Close)
+	for i := range 100 {
+		k.Used(spec(fmt.Sprint("/g", i)))
+	}
+	require.Equal(t, 1, asked)
+	now := time.Now()
+	require.Equal(t, k.nextLook(now), k.nextLook(now.Add(59*time.Minute)))
+	require.Equal(t, now.Add(3*time.Hour), k.nextLook(now.Add(2*time.Hour)))
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 func TestWithoutPermissionToCreateAMissingGroupSaysWhoHasTo(t *testing.T) {

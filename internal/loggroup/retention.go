@@ -1,0 +1,304 @@
+package loggroup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+)
+
+// work is one group's open retention work.
+type work struct {
+	spec    Spec
+	created bool // by this process
+	attempt int  // how often it failed
+	due     time.Time
+	// entry tells this work from one for the same group that came in while it was done.
+	entry uint64
+	// stuck: setting the retention had no effect, it stayed at stuckAt days (0: for ever).
+	stuck   bool
+	stuckAt int32
+}
+
+func (k *Keeper) enqueue(w work) {
+	k.mu.Lock()
+	k.entries++
+	w.entry = k.entries
+	if old, ok := k.waiting[w.spec.Group]; ok {
+		w.created = w.created || old.created
+		if old.due.Before(w.due) {
+			w.due = old.due
+		}
+	}
+	k.waiting[w.spec.Group] = w
+	k.mu.Unlock()
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run confirms retention, group after group, until Close.
+func (k *Keeper) run() {
+	defer close(k.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		batch, wait := k.due(time.Now())
+		if len(batch) > 0 {
+			k.confirm(batch)
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-k.ctx.Done():
+			return
+		case <-k.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// due takes up to one call's worth of groups whose time has come, or says how long
+// to wait for the next.
+func (k *Keeper) due(now time.Time) (batch []work, wait time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	wait = time.Hour
+	if k.ctx.Err() != nil {
+		return nil, wait
+	}
+	for _, w := range k.waiting {
+		if d := w.due.Sub(now); d > 0 {
+			wait = min(wait, d)
+		} else if batch = append(batch, w); len(batch) == describeAtOnce {
+			break
+		}
+	}
+	return batch, wait
+}
+
+// confirm looks at the groups of one batch and settles each. Every step has a time
+// limit of its own: one answer that hangs must not end the work for all the others.
+func (k *Keeper) confirm(batch []work) {
+	groups, err := k.inspect(batch)
+	if err != nil && k.ctx.Err() == nil {
+		k.cfg.Log.Error("retention of log groups is not confirmed; events are delivered meanwhile",
+			"groups", len(batch), "first", batch[0].spec.Group, "error", awsclient.Brief(err))
+	}
+	for _, w := range batch {
+		werr := err
+		if err == nil {
+			if werr = k.settle(&w, groups[w.spec.Group]); werr != nil && k.ctx.Err() == nil {
+				// Each failure is told, but ever more rarely: the back-off is the rate limit.
+				k.cfg.Log.Error("retention of a log group is not confirmed; events are delivered meanwhile",
+					"group", w.spec.Group, "days", w.spec.RetentionDays, "attempt", w.attempt+1, "error", awsclient.Brief(werr))
+			}
+		}
+		if k.ctx.Err() != nil {
+			return
+		}
+		k.finish(w, werr)
+	}
+}
+
+// consistency is how often a change that does not show yet is taken for one that has
+// not reached every host of AWS.
+const consistency = 5
+
+// finish takes the group off the list, or puts it back with a later date.
+func (k *Keeper) finish(w work, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.waiting[w.spec.Group].entry != w.entry {
+		return // it was created anew meanwhile: that is done next
+	}
+	if err == nil {
+		delete(k.waiting, w.spec.Group)
+		return
+	}
+	w.attempt++
+	wait := k.cfg.Backoff(w.attempt)
+	if w.stuck && w.attempt > consistency {
+		wait = k.cfg.Recheck
+	}
+	w.due = time.Now().Add(wait)
+	k.waiting[w.spec.Group] = w
+}
+
+// inspect reads the groups of a batch.
+func (k *Keeper) inspect(batch []work) (groups map[string]types.LogGroup, err error) {
+	defer recovered(&err)
+	ctx, cancel := context.WithTimeout(k.ctx, k.cfg.CallTimeout)
+	defer cancel()
+	names := make([]string, len(batch))
+	for i, w := range batch {
+		names[i] = w.spec.Group
+	}
+	return k.describe(ctx, names)
+}
+
+// describe reads groups by their exact names; those that are not there are missing.
+func (k *Keeper) describe(ctx context.Context, names []string) (map[string]types.LogGroup, error) {
+	found := make(map[string]types.LogGroup, len(names))
+	in := &cloudwatchlogs.DescribeLogGroupsInput{LogGroupIdentifiers: names}
+	for {
+		out, err := k.api.DescribeLogGroups(ctx, in)
+		if err != nil {
+			return nil, fmt.Errorf("failed to describe %d log groups: %w", len(names), err)
+		}
+		for _, g := range out.LogGroups {
+			if g.LogGroupName != nil {
+				found[*g.LogGroupName] = g
+			}
+		}
+		if out.NextToken == nil || *out.NextToken == "" {
+			return found, nil
+		}
+		in = &cloudwatchlogs.DescribeLogGroupsInput{LogGroupIdentifiers: names, NextToken: out.NextToken}
+	}
+}
+
+// maxMissing is how often a group may be missing from the answers, over some
+// twenty minutes, before it is taken for deleted.
+const maxMissing = 10
+
+// settle makes one group's retention right and reads it back.
+func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
+	defer recovered(&err)
+	ctx, cancel := context.WithTimeout(k.ctx, k.cfg.CallTimeout)
+	defer cancel()
+	if g.LogGroupName == nil {
+		if w.attempt < maxMissing {
+			return fmt.Errorf("group %s is not listed (yet)", w.spec.Group)
+		}
+		k.cfg.Log.Warn("a log group is gone; its retention is looked at again when events go there", "group", w.spec.Group)
+		k.checked.Remove(w.spec.Group)
+		return nil
+	}
+	arn := value(g.LogGroupArn)
+	isNew := w.created
+	if !isNew && (g.RetentionInDays == nil || young(g)) {
+		// It may be ours, and not finished: only the tags tell.
+		out, err := k.api.ListTagsForResource(ctx, &cloudwatchlogs.ListTagsForResourceInput{ResourceArn: &arn})
+		if err != nil {
+			return fmt.Errorf("failed to read the tags of group %s: %w", w.spec.Group, err)
+		}
+		isNew = out.Tags[TagState] == StateNew
+	}
+	switch decide(g.RetentionInDays, w.spec.RetentionDays, isNew) {
+	case leave:
+		if w.attempt > 0 {
+			k.cfg.Log.Info("retention read back", "group", w.spec.Group, "days", w.spec.RetentionDays, "has", daysText(g.RetentionInDays))
+		}
+	case report:
+		k.cfg.Log.Info("log group never expires; left as it is", "group", w.spec.Group, "configured_days", w.spec.RetentionDays)
+		return nil
+	case raise:
+		if err := k.raise(ctx, w, g); err != nil {
+			return err
+		}
+	}
+	if !isNew {
+		return nil
+	}
+	return k.markReady(ctx, w.spec.Group, arn)
+}
+
+// raise sets the retention and reads it back: an account-level policy wins over it,
+// and the call succeeds all the same. A retention that stayed what it was is not set
+// again, or every node would call for ever, at 10 calls/s for the whole account; it
+// is looked at, for the policy may go.
+func (k *Keeper) raise(ctx context.Context, w *work, g types.LogGroup) error {
+	days := int32(w.spec.RetentionDays)
+	if w.stuck && w.stuckAt == number(g.RetentionInDays) {
+		return stuckError(w.spec.Group, g.RetentionInDays, days)
+	}
+	if _, err := k.api.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &w.spec.Group, RetentionInDays: &days}); err != nil {
+		return fmt.Errorf("failed to set %d days of retention on group %s: %w", days, w.spec.Group, err)
+	}
+	back, err := k.describe(ctx, []string{w.spec.Group})
+	if err != nil {
+		return err
+	}
+	if got := back[w.spec.Group].RetentionInDays; got == nil || *got < days {
+		w.stuck, w.stuckAt = true, number(got)
+		return stuckError(w.spec.Group, got, days)
+	}
+	k.cfg.Log.Info("retention set and read back", "group", w.spec.Group, "days", days, "before", daysText(g.RetentionInDays))
+	return nil
+}
+
+func stuckError(group string, has *int32, days int32) error {
+	return fmt.Errorf("group %s keeps its events %s after %d days were set; an account-level retention policy may win over it: change that, or log_retention_days",
+		group, daysText(has), days)
+}
+
+// youth is how old a group may be for its tags to be read although its retention is
+// right: one left in state new by a crash is found by whoever uses it next, and
+// reading the tags of every group at every start would be a call for each.
+const youth = 7 * 24 * time.Hour
+
+func young(g types.LogGroup) bool {
+	return g.CreationTime != nil && time.Since(time.UnixMilli(*g.CreationTime)) < youth
+}
+
+// markReady marks a group of ours as finished.
+func (k *Keeper) markReady(ctx context.Context, group, arn string) error {
+	_, err := k.api.TagResource(ctx, &cloudwatchlogs.TagResourceInput{ResourceArn: &arn, Tags: map[string]string{TagState: StateReady}})
+	if err != nil {
+		return fmt.Errorf("failed to tag group %s as ready: %w", group, err)
+	}
+	return nil
+}
+
+// action is what is done about a group's retention.
+type action uint8
+
+const (
+	leave  action = iota // long enough
+	raise                // too short, or ours and not set yet
+	report               // never expires, and was so before us
+)
+
+// decide is the rule of retention:
+//
+//	has      | ours and unfinished | otherwise
+//	---------+---------------------+----------
+//	< want   | raise               | raise
+//	>= want  | leave               | leave
+//	never    | raise               | report
+func decide(has *int32, want int, unfinished bool) action {
+	switch {
+	case has == nil && !unfinished:
+		return report
+	case has == nil || int(*has) < want:
+		return raise
+	}
+	return leave
+}
+
+func number(days *int32) int32 {
+	if days == nil {
+		return 0
+	}
+	return *days
+}
+
+func daysText(days *int32) string {
+	if days == nil {
+		return "for ever"
+	}
+	return fmt.Sprintf("%d days", *days)
+}
+
+func value(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
