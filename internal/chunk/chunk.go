@@ -111,7 +111,8 @@ type Identity struct {
 }
 
 // NewIdentity makes the authentic `kubernetes` of a source. podUID, containerID
-// and host may be empty where they are not known; then a record's own may stand.
+// and host may be empty where they are not known; what a record says of them is then
+// a claim.
 func NewIdentity(namespace, pod, container, podUID, containerID, host string) *Identity {
 	id := &Identity{namespace: namespace, pod: pod, container: container, podUID: podUID, containerID: containerID, host: host}
 	for i, name := range identityKeys {
@@ -264,55 +265,77 @@ func (d *Decoder) record(off, index int) (int, error) {
 			return off, err
 		}
 	}
-	ms, marker, ok := d.time(t)
+	ms, mark, ok := d.time(t)
 	if !ok {
 		return off, errNotTime
 	}
 	if v2 {
+		metadata := off
 		if off, err = skip(d.in, off); err != nil {
 			return off, err
 		}
-	}
-	if marker {
-		if off, err = skip(d.in, off); err != nil {
-			return off, err
+		if d.groupMarker(mark, metadata, off) {
+			if off, err = skip(d.in, off); err != nil {
+				return off, err
+			}
+			d.ev.Stats.GroupMarkers++
+			return off, nil
 		}
-		d.ev.Stats.GroupMarkers++
-		return off, nil
 	}
 	return d.body(off, index, ms)
+}
+
+// groupMarker reports whether a record is Fluent Bit's own mark around a group of
+// records (flb_log_event_encoder_group_init, _end), and no log. The time alone does
+// not say so: where a parser reads times from lines, a tenant could write one that
+// makes its lines vanish. A start says in its metadata what group it is of, an end
+// has nothing in it.
+func (d *Decoder) groupMarker(mark uint32, metadata, body int) bool {
+	switch mark {
+	case markerStart:
+		t, _, err := next(d.in, metadata)
+		return err == nil && t.kind == kindMap && t.count > 0
+	case markerEnd:
+		t, _, err := next(d.in, body)
+		return err == nil && t.kind == kindMap && t.count == 0
+	}
+	return false
 }
 
 // badTime stands for a time that no calendar has; it is always outside the window.
 const badTime = -1 << 62
 
-// time reads a record's time in milliseconds. Fluent Bit writes event times (ext
-// type 0: seconds and nanoseconds, 32 bit each), other senders integers and floats.
-func (d *Decoder) time(t token) (ms int64, marker, ok bool) {
+// time reads a record's time in milliseconds, and its seconds as Fluent Bit's markers
+// have them, 0 for those that can be none. Fluent Bit writes event times (ext type 0:
+// seconds and nanoseconds, 32 bit each), other senders integers and floats.
+func (d *Decoder) time(t token) (ms int64, mark uint32, ok bool) {
 	switch t.kind {
 	case kindExt:
 		b := d.in[t.from:t.to]
 		if t.num != 0 || len(b) != 8 {
-			return 0, false, false
+			return 0, 0, false
 		}
-		sec, nsec := int64(bigEndian(b[:4])), int64(bigEndian(b[4:]))
-		return sec*1000 + nsec/1e6, sec == markerStart || sec == markerEnd, true
+		sec, nsec := uint32(bigEndian(b[:4])), int64(bigEndian(b[4:]))
+		return int64(sec)*1000 + nsec/1e6, sec, true
 	case kindInt:
 		sec := int64(t.num)
 		if sec > 1<<53/1000 || sec < -1<<53/1000 {
-			return badTime, false, true
+			return badTime, 0, true
 		}
-		return sec * 1000, sec == -1 || sec == -2 || sec == markerStart || sec == markerEnd, true
+		if sec == int64(int32(sec)) || sec == int64(uint32(sec)) {
+			mark = uint32(sec)
+		}
+		return sec * 1000, mark, true
 	case kindUint:
-		return badTime, false, true
+		return badTime, 0, true
 	case kindFloat, kindFloat32:
 		sec := float(t)
 		if !(sec < 1<<53/1000 && sec > -1<<53/1000) { // NaN is neither
-			return badTime, false, true
+			return badTime, 0, true
 		}
-		return int64(sec * 1000), false, true
+		return int64(sec * 1000), 0, true
 	}
-	return 0, false, false
+	return 0, 0, false
 }
 
 // body writes the message of the record whose body is at off.

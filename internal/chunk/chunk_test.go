@@ -76,6 +76,10 @@ func eventTime(sec, nsec uint32) rawBytes {
 
 func v2(ts, body any) []byte { return appendValue(nil, []any{[]any{ts, pairs{}}, body}) }
 
+func withMetadata(ts, metadata, body any) []byte {
+	return appendValue(nil, []any{[]any{ts, metadata}, body})
+}
+
 func legacy(ts, body any) []byte { return appendValue(nil, []any{ts, body}) }
 
 const testSec = 1_700_000_000
@@ -126,10 +130,13 @@ func oddRecords() []struct {
 		{"15 days old", v2(testSec-15*86400, log()), nil},
 		{"3 hours ahead", v2(testSec+3*3600, log()), nil},
 		{"metadata is not shipped", appendValue(nil, []any{[]any{testTime, pairs{{"severity", 9}}}, log()}), nil},
-		{"group start", v2(eventTime(0xFFFFFFFF, 0), pairs{{"resource", "x"}}), nil},
+		{"group start", withMetadata(eventTime(0xFFFFFFFF, 0), pairs{{"schema", "otlp"}}, pairs{{"resource", "x"}}), nil},
 		{"group end", v2(eventTime(0xFFFFFFFE, 0), pairs{}), nil},
-		{"group start as fixint", v2(-1, pairs{}), nil},
+		{"group start as fixint", withMetadata(-1, pairs{{"schema", "otlp"}}, pairs{}), nil},
 		{"group end as fixint", v2(-2, pairs{}), nil},
+		{"a line with a group start's time is a record", v2(eventTime(0xFFFFFFFF, 0), log()), nil},
+		{"a line with a group end's time is a record", v2(eventTime(0xFFFFFFFE, 0), log()), nil},
+		{"a legacy record is no group's mark", legacy(eventTime(0xFFFFFFFE, 0), pairs{}), nil},
 		{"nested maps and arrays", v2(testTime, pairs{{"a", []any{1, pairs{{"b", nil}, {"c", []any{}}}, pairs{}}}}), nil},
 		{"every width of number", v2(testTime, pairs{
 			{"i8", int8(-100)}, {"i16", int16(-30000)}, {"i32", int32(-2000000000)}, {"i64", int64(math.MinInt64)},
@@ -160,7 +167,9 @@ func oddRecords() []struct {
 		{"two kubernetes maps, the last agrees", v2(testTime, log(kube(pair{"namespace_name", "tenant-victim"}), kube(truth...))), nil},
 		{"two kubernetes maps, the last is forged", v2(testTime, log(kube(truth...), kube(pair{"namespace_name", "tenant-victim"}))), nil},
 		{"namespace_name twice in one map", v2(testTime, log(kube(pair{"namespace_name", "tenant-victim"}, pair{"namespace_name", "tenant-acme"}, pair{"pod_name", "web-0"}))), nil},
-		{"docker_id that the tag does not tell stays", v2(testTime, log(kube(append(truth, pair{"docker_id", "abc"})...))), nil},
+		{"1 and \"1\" and \"1#0\" stay three", v2(testTime, pairs{{1, "number"}, {"1#0", "other"}, {"1", "text"}}), nil},
+		{"a claim within kubernetes of its own making", v2(testTime, log(kube(append(truth, pair{"host", "elsewhere"}, pair{"host_claimed", "x"}, pair{"pod_id_claimed", "y"})...))), nil},
+		{"docker_id that the tag does not tell is a claim", v2(testTime, log(kube(append(truth, pair{"docker_id", "abc"})...))), nil},
 		{"a claim of a claim", v2(testTime, log(pair{"kubernetes_claimed", "forged"}, kube(pair{"namespace_name", "x"}))), nil},
 		{"no source: the record's own map is a claim", v2(testTime, log(kube(truth...))), func(o *Options) { o.Identity, o.Note = nil, `"unrouted":"layout"` }},
 

@@ -228,10 +228,7 @@ func (d *Decoder) oddKey(off int, t token) (end int, err error) {
 // renamed writes the key as a claim, where the name is one of ours, and says so.
 // Every claim grows by the same suffix, so two names never become one.
 func (d *Decoder) renamed(key []byte) bool {
-	name := key
-	for bytes.HasSuffix(name, []byte("_claimed")) {
-		name = name[:len(name)-len("_claimed")]
-	}
+	name := unclaimed(key)
 	switch string(name) {
 	case "_aws":
 		if d.opts.AllowEMF && len(name) == len(key) {
@@ -242,10 +239,22 @@ func (d *Decoder) renamed(key []byte) bool {
 	default:
 		return false
 	}
+	d.claimedKey(key)
+	return true
+}
+
+func (d *Decoder) claimedKey(key []byte) {
 	d.out = append(d.out, '"')
 	d.out = append(d.out, key...)
 	d.out = append(d.out, `_claimed"`...)
-	return true
+}
+
+// unclaimed is the name that a claim, or a claim of a claim, is about.
+func unclaimed(key []byte) []byte {
+	for bytes.HasSuffix(key, []byte("_claimed")) {
+		key = key[:len(key)-len("_claimed")]
+	}
+	return key
 }
 
 // fewKeys is up to where comparing every key with every other beats sorting.
@@ -253,7 +262,8 @@ const fewKeys = 16
 
 // dedupe removes all but the last of the entries that have the same key, as
 // Fluent Bit's own readers do. Keys that differed in the chunk and became the same
-// in JSON (1 and "1", two kinds of broken UTF-8) are kept apart by a number.
+// in JSON (1 and "1", two kinds of broken UTF-8) are kept apart by a number; none is
+// given that makes a third key's name.
 func (d *Decoder) dedupe(base, open int) {
 	list := d.entries[base:]
 	found := false
@@ -333,6 +343,7 @@ func (d *Decoder) sameRaw(a, b *entry) bool { return bytes.Equal(d.raw(a), d.raw
 func (d *Decoder) rewrite(list []entry, open int) {
 	old := append([]byte(nil), d.out[open:]...)
 	d.out = append(d.out[:open], '{')
+	var taken map[string]bool // names, once one has to be found
 	for i := range list {
 		e := &list[i]
 		if e.fate == drop {
@@ -342,9 +353,21 @@ func (d *Decoder) rewrite(list []entry, open int) {
 		d.out = append(d.out, old[e.start-open:e.key-open]...)
 		if e.fate == rename {
 			d.marks |= markKey
-			d.out = append(d.out[:len(d.out)-1], '#')
-			d.out = strconv.AppendInt(d.out, int64(i), 10)
-			d.out = append(d.out, '"')
+			if taken == nil {
+				taken = make(map[string]bool, len(list))
+				for _, e := range list {
+					taken[string(old[e.start-open:e.key-open])] = true
+				}
+			}
+			end := len(d.out) - 1
+			for n, free := i, false; !free; n++ {
+				d.out = append(d.out[:end], '#')
+				d.out = strconv.AppendInt(d.out, int64(n), 10)
+				d.out = append(d.out, '"')
+				name := string(d.out[end-(e.key-e.start-1):])
+				free = !taken[name]
+				taken[name] = true
+			}
 		}
 		d.out = append(d.out, old[e.key-open:e.end-open]...)
 		d.out = append(d.out, ',')
@@ -434,11 +457,14 @@ func (d *Decoder) kubernetes(id *Identity, claimed int) error {
 			return err
 		}
 		if k.kind == kindString || k.kind == kindBinary {
-			if i := identityKey(d.in[k.from:k.to]); i >= 0 && id.field(i) != "" {
-				if i == hostKey && !d.same(valueAt, id.host) {
-					// Where a pod ran is not who it is: the rest of the map may stand.
+			key := d.in[k.from:k.to]
+			name := unclaimed(key)
+			if i := identityKey(name); i >= 0 {
+				// What the tag does not vouch for is a claim. Where a pod ran is not who
+				// it is: with another host the rest of the map may stand.
+				if len(name) < len(key) || id.field(i) == "" || i == hostKey && !d.same(valueAt, id.host) {
 					e := entry{start: len(d.out), rawFrom: k.from, rawTo: k.to}
-					d.out = append(d.out, `"host_claimed"`...)
+					d.claimedKey(key)
 					e.key = len(d.out)
 					d.out = append(d.out, ':')
 					if off, err = d.value(valueAt, 1); err != nil {
