@@ -146,7 +146,7 @@ func (l *logBuffer) String() string {
 
 // options are the least an [OUTPUT] needs to reach the stand-in, and more.
 func options(cw *node.CloudWatch, more ...string) map[string]string {
-	o := map[string]string{"region": cw.Region, "endpoint": cw.Endpoint}
+	o := map[string]string{"region": cw.Region, "endpoint": cw.Endpoint, "retention_check_delay": "0s"}
 	for i := 0; i < len(more); i += 2 {
 		o[more[i]] = more[i+1]
 	}

@@ -208,3 +208,12 @@ func TestAnAnswerThatIsNoJSONIsRetryable(t *testing.T) {
 	require.Equal(t, ClassRetryable, Classify(err), "%v", err)
 	require.NotEmpty(t, Brief(err))
 }
+
+// A role that can't be assumed has STS's refusal inside: not one of the call it was for.
+func TestCredentialsThatCouldNotBeHadAreNoRefusalOfTheCall(t *testing.T) {
+	for _, code := range []string{"AccessDenied", "ResourceNotFoundException", "InvalidParameterException", "ThrottlingException"} {
+		err := fmt.Errorf("failed to put: %w", &CredentialsError{&smithy.GenericAPIError{Code: code, Message: "sts:AssumeRole"}})
+		require.Equal(t, ClassCredentials, Classify(err), code)
+		require.Equal(t, "no usable AWS credentials: "+code+": sts:AssumeRole; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", Brief(err))
+	}
+}

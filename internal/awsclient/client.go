@@ -60,6 +60,10 @@ const controlAttempts = 6
 // created even while every put hangs.
 const controlConns = 8
 
+// answerTimeout is how long an answer may take to begin. CloudWatch Logs answers in
+// well under a second; a connection that hangs must not hold its caller for ever.
+const answerTimeout = 20 * time.Second
+
 // Client is CloudWatch Logs as one identity. It may be used by many goroutines.
 type Client struct {
 	*cloudwatchlogs.Client
@@ -74,6 +78,7 @@ func New(ctx context.Context, c Config) (*Client, error) {
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = 5 * time.Second }).
 		WithTransportOptions(func(t *http.Transport) {
 			t.TLSHandshakeTimeout = 5 * time.Second
+			t.ResponseHeaderTimeout = answerTimeout
 			t.MaxIdleConns = 0
 			if c.MaxConns > 0 {
 				t.MaxIdleConnsPerHost = c.MaxConns + controlConns

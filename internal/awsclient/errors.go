@@ -105,6 +105,12 @@ func Classify(err error) Class {
 	if err == nil {
 		return ClassNone
 	}
+	// Before AWS's own codes: credentials that could not be had often have a refusal
+	// of STS inside, which is not one of the call they were needed for.
+	var classed interface{ Class() Class }
+	if errors.As(err, &classed) {
+		return classed.Class()
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		if c, ok := codes[api.ErrorCode()]; ok {
@@ -123,10 +129,6 @@ func Classify(err error) Class {
 		}
 		return ClassRetryable
 	}
-	var classed interface{ Class() Class }
-	if errors.As(err, &classed) {
-		return classed.Class()
-	}
 	if errors.Is(err, context.Canceled) {
 		return ClassCanceled
 	}
@@ -137,7 +139,7 @@ func Classify(err error) Class {
 type CredentialsError struct{ Err error }
 
 func (e *CredentialsError) Error() string {
-	return fmt.Sprintf("no usable AWS credentials: %v; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", e.Err)
+	return fmt.Sprintf("no usable AWS credentials: %s; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", Brief(e.Err))
 }
 
 // Class is ClassCredentials.
@@ -148,6 +150,10 @@ func (e *CredentialsError) Unwrap() error { return e.Err }
 // Brief is err in a few words, for a log line: AWS's code and message without the
 // SDK's wrapping, or the network's own words.
 func Brief(err error) string {
+	var credentials *CredentialsError
+	if errors.As(err, &credentials) {
+		return credentials.Error()
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		if api.ErrorMessage() == "" {

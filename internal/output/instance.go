@@ -70,10 +70,12 @@ type Instance struct {
 	queue  *delivery.Deliverer
 	again  *telemetry.Limiter
 
+	host   string // what tag-borne records say of their node
 	routes *lru.Cache[string, *route]
-	// specs holds what each group in use is to be like; noted before its first put.
-	specsMu sync.RWMutex
-	specs   map[string]loggroup.Spec
+	// claims are the routes of `identity record`; nobody is the one of records that
+	// name no pod.
+	claims *lru.Cache[claim, *route]
+	nobody *route
 }
 
 // route is what a tag leads to. It is made once and shared.
@@ -113,13 +115,18 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if err != nil {
 		return nil, fmt.Errorf("failed to make the cache of tags: %w", err)
 	}
+	claims, err := lru.New[claim, *route](knownTags)
+	if err != nil {
+		return nil, fmt.Errorf("failed to make the cache of claims: %w", err)
+	}
 	i := &Instance{
-		opts: opts, env: env, router: router, client: client, routes: routes, specs: map[string]loggroup.Spec{},
+		opts: opts, env: env, router: router, client: client, routes: routes, claims: claims, host: nodeName(env),
 		again: telemetry.NewLimiter(time.Minute, env.Now),
 	}
+	i.nobody = i.prepare(router.RouteSource(tenancy.Source{}), "")
 	i.groups = loggroup.NewKeeper(client, loggroup.Config{
 		Create: opts.AutoCreateGroup, Log: env.Log,
-		Delay: func() time.Duration { return rand.N(2 * time.Second) },
+		Delay: func() time.Duration { return rand.N(opts.RetentionCheckDelay + 1) },
 	})
 	i.queue = delivery.New(logs{i}, delivery.Config{
 		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, Now: env.Now,
@@ -148,11 +155,18 @@ func newRouter(opts Options, env Environment) (*tenancy.Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	node := env.Node
-	if node == "" {
-		node, _ = os.Hostname()
+	return tenancy.NewRouter(parser, registry, names, template, nodeName(env)), nil
+}
+
+func nodeName(env Environment) string {
+	if env.Node != "" {
+		return env.Node
 	}
-	return tenancy.NewRouter(parser, registry, names, template, node), nil
+	host, err := os.Hostname()
+	if err != nil {
+		env.Log.Warn("the host's name is not known; kubernetes.host stays empty: set NODE_NAME", "error", err)
+	}
+	return host
 }
 
 // settings of tenants_file that this version cannot honour. Ignoring roleArn would
@@ -229,7 +243,7 @@ func (i *Instance) decode(w *work, tag string, data []byte) []delivery.Target {
 	seen := map[delivery.Target]int{}
 	opts.Oldest = now.Add(-oldest).UnixMilli()
 	opts.Resolve = func(c chunk.Claim) (*chunk.Identity, int) {
-		r := i.claimed(tag, c)
+		r := i.claimed(c)
 		at, ok := seen[r.target]
 		if !ok {
 			at = len(targets)

@@ -34,12 +34,15 @@ type Options struct {
 	LogStreamTemplate                                          string
 	LogKey                                                     string
 
-	AutoCreateGroup    bool
-	RetentionDays      int
-	LogGroupClass      string
-	LogGroupTags       map[string]string
-	KMSKeyID           string
-	DeletionProtection bool
+	AutoCreateGroup bool
+	RetentionDays   int
+	// RetentionCheckDelay bounds the random wait before groups that existed before are
+	// looked at.
+	RetentionCheckDelay time.Duration
+	LogGroupClass       string
+	LogGroupTags        map[string]string
+	KMSKeyID            string
+	DeletionProtection  bool
 
 	Compress     bool
 	FlushTimeout time.Duration
@@ -116,6 +119,20 @@ func number(low, high int, field func(*Options) *int) func(*Options, string) err
 	}
 }
 
+func duration(low, high time.Duration, field func(*Options) *time.Duration) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		if _, err := strconv.Atoi(v); err == nil {
+			v += "s"
+		}
+		d, err := time.ParseDuration(v)
+		if err != nil || d < low || d > high {
+			return errValue
+		}
+		*field(o) = d
+		return nil
+	}
+}
+
 // only is an option of which this version knows one value: what is not there must
 // not look as if it were.
 func only(value string) func(*Options, string) error {
@@ -131,9 +148,6 @@ const (
 	onOff = "on or off"
 	// unavailable says that an option of the design is not in this version.
 	unavailable = "; the rest is not available in this version"
-
-	minFlushTimeout = time.Second
-	maxFlushTimeout = 5 * time.Minute
 )
 
 var specs = []spec{
@@ -187,6 +201,8 @@ var specs = []spec{
 		o.RetentionDays = n
 		return nil
 	}},
+	{"retention_check_delay", "5m", "a time from 0s to 1h, such as 5m; a number alone is seconds",
+		duration(0, time.Hour, func(o *Options) *time.Duration { return &o.RetentionCheckDelay })},
 	{"log_group_class", "STANDARD", "STANDARD or INFREQUENT_ACCESS", oneOf([]string{"STANDARD", "INFREQUENT_ACCESS"}, func(o *Options) *string { return &o.LogGroupClass })},
 	{"log_group_tags", "", "key=value pairs separated by commas, at most 40, no key starting with aws: or eks-tenant-logs/state or /tenant", func(o *Options, v string) (err error) {
 		o.LogGroupTags, err = parseTags(v)
@@ -206,17 +222,8 @@ var specs = []spec{
 		}
 		return nil
 	}},
-	{"flush_timeout", "60s", "a time from 1s to 5m, such as 60s; a number alone is seconds", func(o *Options, v string) error {
-		if _, err := strconv.Atoi(v); err == nil {
-			v += "s"
-		}
-		d, err := time.ParseDuration(v)
-		if err != nil || d < minFlushTimeout || d > maxFlushTimeout {
-			return errValue
-		}
-		o.FlushTimeout = d
-		return nil
-	}},
+	{"flush_timeout", "60s", "a time from 1s to 5m, such as 60s; a number alone is seconds",
+		duration(time.Second, 5*time.Minute, func(o *Options) *time.Duration { return &o.FlushTimeout })},
 	{"max_in_flight", "32", "1 to 256 calls at once", number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
 	{"state_path", "", "nothing" + unavailable, only("")},
 	{"metrics_listen", "", "nothing" + unavailable, only("")},
@@ -316,16 +323,28 @@ func flatten(err error) []error {
 	return []error{err}
 }
 
-// Effective lists the options as they are in force, for the log.
+// Effective lists the options as they are in force, for the log. external_id is said
+// to be set and no more: whoever knows it can ask for the role.
 func (o *Options) Effective() []slog.Attr {
+	tags := make([]string, 0, len(o.LogGroupTags))
+	for k, v := range o.LogGroupTags {
+		tags = append(tags, k+"="+v)
+	}
+	slices.Sort(tags)
+	external := ""
+	if o.ExternalID != "" {
+		external = "set"
+	}
 	values := map[string]any{
-		"region": o.Region, "endpoint": o.Endpoint, "use_fips": o.UseFIPS, "role_arn": o.RoleARN,
+		"region": o.Region, "endpoint": o.Endpoint, "sts_endpoint": o.STSEndpoint, "use_fips": o.UseFIPS, "profile": o.Profile,
+		"role_arn": o.RoleARN, "external_id": external, "extra_user_agent": o.ExtraUserAgent,
 		"identity": o.Identity, "tenant_source": o.TenantSource.String(), "tenants_file": o.TenantsFile,
 		"namespace_prefix": o.NamespacePrefix, "tag_prefix": strings.Join(o.TagPrefix, ","),
 		"log_group_prefix": o.LogGroupPrefix, "platform_log_group": o.PlatformLogGroup,
 		"quarantine_log_group_prefix": o.QuarantineLogGroupPrefix, "log_stream_template": o.LogStreamTemplate,
 		"log_key": o.LogKey, "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
-		"log_group_class": o.LogGroupClass, "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
+		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
+		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
 		"compress": o.Compress, "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight,
 	}
 	names := make([]string, 0, len(values))

@@ -49,7 +49,7 @@ func instance(t *testing.T, cfg fakeaws.Config, env Environment, opts ...string)
 	url, err := s.Start("")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	m := map[string]string{"region": "us-east-1", "endpoint": url}
+	m := map[string]string{"region": "us-east-1", "endpoint": url, "retention_check_delay": "0s"}
 	for i := 0; i < len(opts); i += 2 {
 		m[opts[i]] = opts[i+1]
 	}
@@ -177,6 +177,92 @@ func TestRecordModeKeepsBatchesPerStream(t *testing.T) {
 	}
 	require.Len(t, s.Events("/eks/platform", "unrouted"), 2)
 	require.Contains(t, log.String(), "identity is record")
+}
+
+// In `identity tag` a record decides nothing, however whole and right its claim looks.
+func TestInTagModeNoRecordChoosesItsGroup(t *testing.T) {
+	i, s, log := instance(t, fakeaws.Config{}, Environment{Node: "n1"})
+	victim := map[string]any{
+		"namespace_name": "tenant-b", "pod_name": "p", "container_name": "c",
+		"pod_id": "0c8f1f1e-9d3b-4b6a-8f5e-2f1d3c4b5a69", "docker_id": strings.Repeat("a", 64), "host": "n1",
+	}
+	for n := range 3 { // the second and third by what the first left behind
+		require.Equal(t, OK, i.Flush(context.Background(), tagA, chunkOf(time.Now(), map[string]any{"log": fmt.Sprint(n), "kubernetes": victim}), 0))
+	}
+	i.Close()
+	groups := s.Groups()
+	require.Len(t, groups, 1)
+	require.Equal(t, "/eks/tenants/a", groups[0].Name)
+	events := s.Events("/eks/tenants/a", "tenant-a/p/c")
+	require.Len(t, events, 3)
+	var m map[string]map[string]any
+	require.NoError(t, json.Unmarshal([]byte(strings.Replace(events[0].Message, `"log":"0",`, "", 1)), &m))
+	require.Equal(t, "tenant-a", m["kubernetes"]["namespace_name"])
+	require.Equal(t, "tenant-b", m["kubernetes_claimed"]["namespace_name"])
+	require.Contains(t, log.String(), "records name another source than the file they were read from")
+}
+
+func TestInRecordModeTheHostIsTheRecords(t *testing.T) {
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{Node: "aggregator"}, "identity", "record")
+	claim := func(host string) map[string]any {
+		m := map[string]any{"namespace_name": "tenant-a", "pod_name": "p", "container_name": "c"}
+		if host != "" {
+			m["host"] = host
+		}
+		return map[string]any{"kubernetes": m}
+	}
+	require.Equal(t, OK, i.Flush(context.Background(), "any", chunkOf(time.Now(), claim("n1"), claim("n2"), claim("")), 0))
+	i.Close()
+	events := s.Events("/eks/tenants/a", "tenant-a/p/c")
+	require.Len(t, events, 3)
+	require.Contains(t, events[0].Message, `"host":"n1"`)
+	require.Contains(t, events[1].Message, `"host":"n2"`)
+	require.NotContains(t, events[2].Message, "host")
+}
+
+// Whoever sends the records must not fill our memory, nor make one claim pass for
+// another.
+func TestWhatNamesNoPodIsNotRemembered(t *testing.T) {
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{}, "identity", "record")
+	var records []map[string]any
+	add := func(ns, pod, container string) {
+		records = append(records, map[string]any{"kubernetes": map[string]any{"namespace_name": ns, "pod_name": pod, "container_name": container}})
+	}
+	for n := range 100 {
+		add(strings.Repeat("x", 64+n), "p", "c")
+		add(fmt.Sprintf("Tenant-%d", n), "p", "c")
+		add("tenant-a", strings.Repeat("p", 254+n), "c")
+	}
+	add("tenant-a\x00p", "c", "")
+	add("tenant-a", "p\x00c", "")
+	add("tenant-a", "p", "c")
+	require.Equal(t, OK, i.Flush(context.Background(), "any", chunkOf(time.Now(), records...), 0))
+	require.Equal(t, 1, i.claims.Len())
+	i.Close()
+	require.Len(t, s.Events("/eks/platform", "unrouted"), 302)
+	require.Len(t, s.Events("/eks/tenants/a", "tenant-a/p/c"), 1)
+}
+
+func TestTheEffectiveConfigurationIsWhole(t *testing.T) {
+	o, err := ParseOptions(from(map[string]string{
+		"region": "us-east-1", "profile": "p", "role_arn": "arn:aws:iam::123456789012:role/x", "external_id": "secret", "sts_endpoint": "sts.example.com",
+		"log_group_tags": "b=2,a=1", "extra_user_agent": "x/1",
+	}))
+	require.NoError(t, err)
+	said := map[string]string{}
+	for _, a := range o.Effective() {
+		said[a.Key] = a.Value.String()
+	}
+	for _, s := range specs {
+		switch s.name {
+		case "endpoint", "tenants_file", "tag_prefix", "log_key", "kms_key_id": // empty here
+		case "log_format", "late_events", "on_failure", "state_path", "metrics_listen": // one value only in this version
+		default:
+			require.Contains(t, said, s.name)
+		}
+	}
+	require.Equal(t, "a=1,b=2", said["log_group_tags"])
+	require.Equal(t, "set", said["external_id"])
 }
 
 func TestAnUnroutedLineSaysWhyAndWhere(t *testing.T) {

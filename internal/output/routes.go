@@ -3,7 +3,6 @@ package output
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -44,7 +43,7 @@ func (i *Instance) route(tag string) *route {
 		return r
 	}
 	to := i.router.Route(tag)
-	r := i.prepare(to)
+	r := i.prepare(to, i.host)
 	if to.Kind == tenancy.KindUnrouted {
 		r.note = unroutedNote(to.Reason, tag)
 	}
@@ -58,33 +57,64 @@ func unroutedNote(reason tenancy.Reason, tag string) string {
 	return string(chunk.AppendString(note, []byte(shortTag(tag))))
 }
 
-// claimed is the route of one record in `identity record`.
-func (i *Instance) claimed(tag string, c chunk.Claim) *route {
-	// The key is not a tag: none holds a NUL.
-	key := "record\x00" + string(c.Namespace) + "\x00" + string(c.Pod) + "\x00" + string(c.Container) + "\x00" + string(c.PodUID) + "\x00" + string(c.ContainerID)
-	if !c.Present {
-		key = "record\x00"
+// claim is who a record says it is from, as a key.
+type claim struct{ namespace, pod, container, podUID, containerID, host string }
+
+// Limits of what can name a pod, in bytes: Kubernetes' names, a UUID, a container's
+// id; a node's name is a DNS subdomain.
+const (
+	maxLabel       = 63
+	maxSubdomain   = 253
+	maxUID         = 36
+	maxContainerID = 64
+)
+
+// claimed is the route of one record in `identity record`. What can name no pod is
+// told before it is kept: whoever sends the records must not fill our memory.
+func (i *Instance) claimed(c chunk.Claim) *route {
+	if !c.Present || len(c.Namespace) > maxLabel || len(c.Pod) > maxSubdomain || len(c.Container) > maxLabel ||
+		len(c.PodUID) > maxUID || len(c.ContainerID) > maxContainerID || len(c.Host) > maxSubdomain {
+		return i.nobody
 	}
-	if r, ok := i.routes.Get(key); ok {
+	key := claim{string(c.Namespace), string(c.Pod), string(c.Container), string(c.PodUID), string(c.ContainerID), string(c.Host)}
+	if r, ok := i.claims.Get(key); ok {
 		return r
 	}
-	r := i.prepare(i.router.RouteSource(tenancy.Source{
-		Namespace: string(c.Namespace), Pod: string(c.Pod), Container: string(c.Container),
-		PodUID: string(c.PodUID), ContainerID: string(c.ContainerID),
-	}))
-	i.routes.Add(key, r)
+	to := i.router.RouteSource(tenancy.Source{
+		Namespace: key.namespace, Pod: key.pod, Container: key.container, PodUID: key.podUID, ContainerID: key.containerID,
+	})
+	if to.Kind == tenancy.KindUnrouted {
+		return i.nobody
+	}
+	r := i.prepare(to, key.host)
+	i.claims.Add(key, r)
 	return r
 }
 
-// prepare turns a route into what a flush needs, and notes what its group is to be like.
-func (i *Instance) prepare(to tenancy.Route) *route {
+// prepare turns a route into what a flush needs. host is the node the records are from.
+func (i *Instance) prepare(to tenancy.Route, host string) *route {
+	r := &route{target: delivery.Target{Group: to.Group, Stream: to.Stream}}
+	r.emf = to.Tenant != nil && to.Tenant.EMF
+	r.retention = min(oldest, time.Duration(i.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
+	if to.Kind != tenancy.KindUnrouted {
+		s := to.Source
+		r.identity = chunk.NewIdentity(s.Namespace, s.Pod, s.Container, s.PodUID, s.ContainerID, host)
+	}
+	return r
+}
+
+// spec is what a group is to be like: its name says whose it is.
+func (i *Instance) spec(group string) loggroup.Spec {
 	spec := loggroup.Spec{
-		Group: to.Group, RetentionDays: i.opts.RetentionDays, Tags: i.opts.LogGroupTags,
+		Group: group, RetentionDays: i.opts.RetentionDays, Tags: i.opts.LogGroupTags,
 		KMSKeyID: i.opts.KMSKeyID, Class: i.opts.LogGroupClass, DeletionProtection: i.opts.DeletionProtection,
 	}
-	r := &route{target: delivery.Target{Group: to.Group, Stream: to.Stream}}
-	if t := to.Tenant; t != nil {
-		spec.Tenant, r.emf = t.Name, t.EMF
+	name, ok := i.router.TenantOf(group)
+	if !ok {
+		return spec
+	}
+	spec.Tenant = name
+	if t := i.router.Registry().Tenant(name); t != nil {
 		if t.RetentionDays != 0 {
 			spec.RetentionDays = t.RetentionDays
 		}
@@ -92,25 +122,5 @@ func (i *Instance) prepare(to tenancy.Route) *route {
 			spec.KMSKeyID = t.KMSKeyARN
 		}
 	}
-	r.retention = min(oldest, time.Duration(spec.RetentionDays)*24*time.Hour-lateMargin)
-	if to.Kind != tenancy.KindUnrouted {
-		host := i.env.Node
-		if host == "" {
-			host, _ = os.Hostname()
-		}
-		s := to.Source
-		r.identity = chunk.NewIdentity(s.Namespace, s.Pod, s.Container, s.PodUID, s.ContainerID, host)
-	}
-	i.specsMu.Lock()
-	defer i.specsMu.Unlock()
-	if _, known := i.specs[spec.Group]; !known {
-		i.specs[spec.Group] = spec
-	}
-	return r
-}
-
-func (i *Instance) spec(group string) loggroup.Spec {
-	i.specsMu.RLock()
-	defer i.specsMu.RUnlock()
-	return i.specs[group]
+	return spec
 }

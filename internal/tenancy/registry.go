@@ -434,6 +434,10 @@ func (r *Registry) Tenants() []*Tenant {
 	return all
 }
 
+// Tenant is the tenant with the settings the file gives it; nil for one that is not
+// in the file.
+func (r *Registry) Tenant(name string) *Tenant { return r.tenants[name] }
+
 // Resolve says whose a namespace is. The tenant is set for KindTenant alone; one the
 // prefix rule found has a name and no settings unless the file gives it some. Only
 // for one that is not in the file it allocates. In registry mode the prefix is never

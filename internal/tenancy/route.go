@@ -1,6 +1,9 @@
 package tenancy
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // Route is where the lines of a tag go, and why.
 type Route struct {
@@ -62,6 +65,12 @@ func (r *Router) RouteSource(src Source) Route {
 		return r.unrouted(BadContainerID)
 	}
 	return r.to(src)
+}
+
+// TenantOf is the tenant whose group this is; false for the platform's.
+func (r *Router) TenantOf(group string) (string, bool) {
+	name, ok := strings.CutPrefix(group, r.names.TenantPrefix)
+	return name, ok && Label(name)
 }
 
 func (r *Router) unrouted(reason Reason) Route {
