@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -105,6 +106,31 @@ func TestRetentionThatFailsDoesNotHoldUpDelivery(t *testing.T) {
 		g, _ := group(s, "/eks/tenants/a")
 		require.Equal(t, 365, g.RetentionInDays)
 		require.Contains(t, log.String(), "retention of a log group is not confirmed")
+	})
+}
+
+// An account-level policy that keeps less wins in CloudWatch. It is told, and neither
+// fought nor waited for.
+func TestRetentionUnderAnAccountPolicyThatKeepsLess(t *testing.T) {
+	onEngines(t, func(t *testing.T, e node.Engine) {
+		cw, s := standIn(t, fakeaws.Config{})
+		s.SetAccountRetention("org-30", 30)
+		n := newNode(t)
+		for _, ns := range []string{"tenant-a", "tenant-b"} {
+			require.NoError(t, n.Write(node.Pod{Namespace: ns, Name: "p", Container: "c"}, "line"))
+		}
+		log := newLog(t)
+		const told = `keeps its events 30 days instead of 365: the account-level retention policy \"org-30\" wins over it`
+		require.NoError(t, e.Ship(within(t, time.Minute), node.Run{
+			Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: log, Options: options(cw),
+			Until: func() bool { return arrived(s, 2)() && strings.Count(log.String(), told) >= 4 },
+		}))
+		require.Equal(t, 2, s.CallCount("PutRetentionPolicy"), "once a group")
+		s.SetAccountRetention("", 0)
+		for _, g := range s.Groups() {
+			require.Equal(t, 365, g.RetentionInDays, g.Name)
+			require.Equal(t, "new", g.Tags["eks-tenant-logs/state"], "it was not confirmed")
+		}
 	})
 }
 

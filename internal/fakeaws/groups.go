@@ -314,6 +314,7 @@ type logGroupMore struct {
 	Class           string `json:"logGroupClass"`
 	MetricFilters   int    `json:"metricFilterCount"`
 	RetentionInDays int64  `json:"retentionInDays,omitempty"`
+	RetentionPolicy string `json:"retentionPolicyName,omitempty"`
 	StoredBytes     int64  `json:"storedBytes"`
 }
 
@@ -398,9 +399,10 @@ func (r *describeLogGroups) do(s *Server, _ *Call) (any, *APIError) {
 		g := s.groups[name]
 		item := logGroup{ARN: s.groupARN(name) + ":*", CreationTime: millis(g.created), Name: name}
 		if r.Pattern == nil {
+			days, policy := s.effectiveRetention(g)
 			item.logGroupMore = &logGroupMore{
 				Protected: g.protected, KMSKey: g.kmsKey, LogGroupARN: s.groupARN(name), Class: g.class,
-				RetentionInDays: g.effectiveRetention(), StoredBytes: g.stored.Load(),
+				RetentionInDays: days, RetentionPolicy: policy, StoredBytes: g.stored.Load(),
 			}
 		}
 		out.Groups = append(out.Groups, item)

@@ -260,7 +260,7 @@ func (p *putLogEvents) do(s *Server, _ *Call) (any, *APIError) {
 		return nil, apiErr
 	}
 	s.mu.RLock()
-	retention := g.effectiveRetention()
+	retention, _ := s.effectiveRetention(g)
 	s.mu.RUnlock()
 
 	// Events are in chronological order, so what is accepted is one run, [start, end).

@@ -87,7 +87,9 @@ type Server struct {
 
 	mu     sync.RWMutex
 	groups map[string]*group
-	seq    atomic.Uint64 // arrival numbers given out
+	// retention is the account-level policy.
+	retention accountRetention
+	seq       atomic.Uint64 // arrival numbers given out
 
 	intercept atomic.Pointer[func(Call) error]
 

@@ -93,7 +93,7 @@ type Group struct {
 	ARN                string            `json:"arn"` // without ":*"
 	Class              string            `json:"class"`
 	KMSKeyID           string            `json:"kmsKeyId,omitempty"`
-	RetentionInDays    int               `json:"retentionInDays"` // 0: events never expire
+	RetentionInDays    int               `json:"retentionInDays"` // effective; 0: events never expire
 	DeletionProtection bool              `json:"deletionProtection"`
 	CreationTime       int64             `json:"creationTime"` // milliseconds since 1970
 	Tags               map[string]string `json:"tags"`
@@ -115,9 +115,10 @@ func (s *Server) Groups() []Group {
 	defer s.mu.RUnlock()
 	groups := make([]Group, 0, len(s.groups))
 	for _, g := range s.groups {
+		days, _ := s.effectiveRetention(g)
 		out := Group{
 			Name: g.name, ARN: s.groupARN(g.name), Class: g.class, KMSKeyID: g.kmsKey,
-			RetentionInDays: int(g.effectiveRetention()), DeletionProtection: g.protected, CreationTime: millis(g.created),
+			RetentionInDays: int(days), DeletionProtection: g.protected, CreationTime: millis(g.created),
 			Tags: maps.Clone(g.tags), StoredBytes: g.stored.Load(), Events: g.eventCount.Load(),
 			Streams: make([]Stream, 0, len(g.streams)),
 		}

@@ -24,13 +24,31 @@ type group struct {
 	eventCount atomic.Int64
 }
 
-// effectiveRetention is how many days the group's events live; 0 means forever. It is the place of account-level
-// retention policies, which win over the group's own.
-func (g *group) effectiveRetention() int64 {
-	if g.class == classDelivery {
-		return 1
+// accountRetention is an account-level retention policy.
+type accountRetention struct {
+	name string // empty: there is none
+	days int64  // 0 means that events never expire
+}
+
+// SetAccountRetention puts an account-level retention policy in force: it wins over
+// what groups have set, which they keep; days 0 means for ever. An empty name removes
+// it.
+func (s *Server) SetAccountRetention(name string, days int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retention = accountRetention{name, int64(days)}
+}
+
+// effectiveRetention is how many days a group's events live, 0 meaning for ever, and the
+// account-level policy that says so, if one does. The caller holds the server's lock.
+func (s *Server) effectiveRetention(g *group) (days int64, policy string) {
+	switch {
+	case g.class == classDelivery: // no account-level policy reaches it
+		return 1, ""
+	case s.retention.name != "":
+		return s.retention.days, s.retention.name
 	}
-	return g.retention
+	return g.retention, ""
 }
 
 // stream is one log stream. name and created never change; mu guards the rest.

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -55,21 +56,28 @@ func settled(t *testing.T, k *Keeper) {
 func spec(group string) Spec { return Spec{Group: group, Tenant: "a", RetentionDays: 365} }
 
 func TestDecide(t *testing.T) {
-	days := func(n int32) *int32 { return &n }
+	days := func(n int32) types.LogGroup { return types.LogGroup{RetentionInDays: &n} }
+	never := types.LogGroup{}
+	by := func(g types.LogGroup) types.LogGroup { g.RetentionPolicyName = aws.String("org"); return g }
 	for name, test := range map[string]struct {
-		has        *int32
+		group      types.LogGroup
 		unfinished bool
 		want       action
 	}{
-		"ours, not set":        {nil, true, raise},
-		"ours, too short":      {days(7), true, raise},
-		"ours, right":          {days(365), true, leave},
-		"before, never":        {nil, false, report},
-		"before, too short":    {days(364), false, raise},
-		"before, right":        {days(365), false, leave},
-		"before, longer stays": {days(3653), false, leave},
+		"ours, not set":            {never, true, raise},
+		"ours, too short":          {days(7), true, raise},
+		"ours, right":              {days(365), true, leave},
+		"ours, policy longer":      {by(days(731)), true, raise},
+		"ours, policy never":       {by(never), true, raise},
+		"before, never":            {never, false, report},
+		"before, too short":        {days(364), false, raise},
+		"before, right":            {days(365), false, leave},
+		"before, longer stays":     {days(3653), false, leave},
+		"before, policy too short": {by(days(30)), false, raise},
+		"before, policy long":      {by(days(731)), false, leave},
+		"before, policy never":     {by(never), false, leave},
 	} {
-		require.Equal(t, test.want, decide(test.has, 365, test.unfinished), name)
+		require.Equal(t, test.want, decide(test.group, 365, test.unfinished), name)
 	}
 }
 
@@ -204,31 +212,19 @@ func TestRetentionThatDoesNotTakeIsToldAndTriedAgain(t *testing.T) {
 	require.Equal(t, 3, bytes.Count(log.Bytes(), []byte("retention of a log group is not confirmed")))
 }
 
-// overridden answers as CloudWatch does under an account-level retention policy:
-// PutRetentionPolicy succeeds and changes nothing that can be seen.
-type overridden struct {
-	*cloudwatchlogs.Client
-	puts *atomic.Int32
-}
-
-func (o overridden) PutRetentionPolicy(context.Context, *cloudwatchlogs.PutRetentionPolicyInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.PutRetentionPolicyOutput, error) {
-	o.puts.Add(1)
-	return &cloudwatchlogs.PutRetentionPolicyOutput{}, nil
-}
-
 func TestAnAccountPolicyThatWinsIsToldAndNotFought(t *testing.T) {
 	s, api := fake(t, fakeaws.Config{})
+	s.SetAccountRetention("org", 30)
 	var log syncBuffer
-	var puts atomic.Int32
 	rechecked := make(chan struct{})
 	var once sync.Once
-	k := NewKeeper(overridden{api, &puts}, Config{Create: true, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	k := NewKeeper(api, Config{Create: true, Log: slog.New(slog.NewTextHandler(&log, nil)), Recheck: time.Millisecond,
 		Backoff: func(n int) time.Duration {
 			if n > consistency+3 {
 				once.Do(func() { close(rechecked) })
 			}
 			return time.Millisecond
-		}, Recheck: time.Millisecond})
+		}})
 	t.Cleanup(k.Close)
 	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
 	select {
@@ -236,26 +232,64 @@ func TestAnAccountPolicyThatWinsIsToldAndNotFought(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("it is not looked at any more")
 	}
-	require.EqualValues(t, 1, puts.Load())
-	require.Contains(t, log.String(), "an account-level retention policy may win over it")
+	require.Equal(t, 1, s.CallCount("PutRetentionPolicy"))
+	require.Contains(t, log.String(), `group /g keeps its events 30 days instead of 365: the account-level retention policy \"org\" wins over it`)
 	require.Equal(t, StateNew, s.Groups()[0].Tags[TagState], "nothing is confirmed")
+	// The policy goes: what was set shows, and is confirmed.
+	s.SetAccountRetention("", 0)
+	settled(t, k)
+	require.Equal(t, 1, s.CallCount("PutRetentionPolicy"))
+	require.Equal(t, 365, s.Groups()[0].RetentionInDays)
+	require.Equal(t, StateReady, s.Groups()[0].Tags[TagState])
 }
 
-func TestWhenAnAccountPolicyGoesTheRetentionIsConfirmed(t *testing.T) {
+// Under an account-level policy that keeps events long enough, a group of ours has its
+// own days all the same: the policy may go.
+func TestAnAccountPolicyThatIsLongEnough(t *testing.T) {
+	for name, days := range map[string]int{"731": 731, "never": 0} {
+		t.Run(name, func(t *testing.T) {
+			s, api := fake(t, fakeaws.Config{})
+			s.SetAccountRetention("org", days)
+			k := keeper(t, api, true, nil)
+			require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+			settled(t, k)
+			g := s.Groups()[0]
+			require.Equal(t, days, g.RetentionInDays)
+			require.Equal(t, StateReady, g.Tags[TagState])
+			s.SetAccountRetention("", 0)
+			require.Equal(t, 365, s.Groups()[0].RetentionInDays)
+		})
+	}
+}
+
+// stale answers DescribeLogGroups as a host of AWS that a change has not reached yet.
+type stale struct {
+	*cloudwatchlogs.Client
+	answers *atomic.Int32
+}
+
+func (c stale) DescribeLogGroups(ctx context.Context, in *cloudwatchlogs.DescribeLogGroupsInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.DescribeLogGroupsOutput, error) {
+	out, err := c.Client.DescribeLogGroups(ctx, in, o...)
+	switch n := c.answers.Add(-1); {
+	case err != nil:
+	case n >= 3:
+		out.LogGroups = nil
+	case n >= 0:
+		for i := range out.LogGroups {
+			out.LogGroups[i].RetentionInDays = nil
+		}
+	}
+	return out, err
+}
+
+func TestAnswersThatAreBehindAreWaitedFor(t *testing.T) {
 	s, api := fake(t, fakeaws.Config{})
-	var puts atomic.Int32
-	k := NewKeeper(overridden{api, &puts}, Config{Create: true, Log: slog.New(slog.DiscardHandler), Recheck: time.Millisecond,
-		Backoff: func(n int) time.Duration {
-			if n == consistency+2 {
-				_, err := api.PutRetentionPolicy(context.Background(), &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: aws.String("/g"), RetentionInDays: aws.Int32(365)})
-				require.NoError(t, err)
-			}
-			return time.Millisecond
-		}})
-	t.Cleanup(k.Close)
+	c := stale{api, new(atomic.Int32)}
+	c.answers.Store(6)
+	k := keeper(t, c, true, nil)
 	require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
 	settled(t, k)
-	require.EqualValues(t, 1, puts.Load())
+	require.Equal(t, 1, s.CallCount("PutRetentionPolicy"))
 	require.Equal(t, StateReady, s.Groups()[0].Tags[TagState])
 }
 

@@ -190,7 +190,7 @@ func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
 		}
 		isNew = out.Tags[TagState] == StateNew
 	}
-	switch decide(g.RetentionInDays, w.spec.RetentionDays, isNew) {
+	switch decide(g, w.spec.RetentionDays, isNew) {
 	case leave:
 		if w.attempt > 0 {
 			k.cfg.Log.Info("retention read back", "group", w.spec.Group, "days", w.spec.RetentionDays, "has", daysText(g.RetentionInDays))
@@ -211,31 +211,39 @@ func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
 
 // raise sets the retention and reads it back: an account-level policy wins over it,
 // and the call succeeds all the same. A retention that stayed what it was is not set
-// again, or every node would call for ever, at 10 calls/s for the whole account; it
+// again, or every node would call for ever, at 5 calls/s for the whole account; it
 // is looked at, for the policy may go.
 func (k *Keeper) raise(ctx context.Context, w *work, g types.LogGroup) error {
 	days := int32(w.spec.RetentionDays)
 	if w.stuck && w.stuckAt == number(g.RetentionInDays) {
-		return stuckError(w.spec.Group, g.RetentionInDays, days)
+		return stuckError(g, days)
 	}
 	if _, err := k.api.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &w.spec.Group, RetentionInDays: &days}); err != nil {
 		return fmt.Errorf("failed to set %d days of retention on group %s: %w", days, w.spec.Group, err)
 	}
-	back, err := k.describe(ctx, []string{w.spec.Group})
+	groups, err := k.describe(ctx, []string{w.spec.Group})
 	if err != nil {
 		return err
 	}
-	if got := back[w.spec.Group].RetentionInDays; got == nil || *got < days {
-		w.stuck, w.stuckAt = true, number(got)
-		return stuckError(w.spec.Group, got, days)
+	back := groups[w.spec.Group]
+	if back.LogGroupName == nil {
+		return fmt.Errorf("group %s is not listed any more", w.spec.Group)
 	}
-	k.cfg.Log.Info("retention set and read back", "group", w.spec.Group, "days", days, "before", daysText(g.RetentionInDays))
+	if !enough(back, w.spec.RetentionDays) {
+		w.stuck, w.stuckAt = true, number(back.RetentionInDays)
+		return stuckError(back, days)
+	}
+	k.cfg.Log.Info("retention set and read back", "group", w.spec.Group, "days", days, "before", daysText(g.RetentionInDays), "effective", daysText(back.RetentionInDays))
 	return nil
 }
 
-func stuckError(group string, has *int32, days int32) error {
-	return fmt.Errorf("group %s keeps its events %s after %d days were set; an account-level retention policy may win over it: change that, or log_retention_days",
-		group, daysText(has), days)
+// stuckError says that setting days did not show in the group.
+func stuckError(g types.LogGroup, days int32) error {
+	if p := value(g.RetentionPolicyName); p != "" {
+		return fmt.Errorf("group %s keeps its events %s instead of %d: the account-level retention policy %q wins over it: change the policy, or log_retention_days",
+			*g.LogGroupName, daysText(g.RetentionInDays), days, p)
+	}
+	return fmt.Errorf("group %s still keeps its events %s after %d days were set", *g.LogGroupName, daysText(g.RetentionInDays), days)
 }
 
 // youth is how old a group may be for its tags to be read although its retention is
@@ -267,19 +275,35 @@ const (
 
 // decide is the rule of retention:
 //
-//	has      | ours and unfinished | otherwise
-//	---------+---------------------+----------
-//	< want   | raise               | raise
-//	>= want  | leave               | leave
-//	never    | raise               | report
-func decide(has *int32, want int, unfinished bool) action {
+//	effective  | ours and unfinished | otherwise
+//	-----------+---------------------+----------
+//	< want     | raise               | raise
+//	>= want    | leave               | leave
+//	never      | raise               | report
+//	by policy  | raise               | as above; never: leave
+//
+// An account-level policy may go: what is ours has days of its own under it, too.
+func decide(g types.LogGroup, want int, unfinished bool) action {
+	policy := value(g.RetentionPolicyName) != ""
 	switch {
-	case has == nil && !unfinished:
+	case policy && unfinished:
+		return raise
+	case g.RetentionInDays == nil && !unfinished && !policy:
 		return report
-	case has == nil || int(*has) < want:
+	case !enough(g, want):
 		return raise
 	}
 	return leave
+}
+
+// enough reports whether a group keeps its events as long as it should. Without a
+// number of days they never expire: by an account-level policy that is meant, else it
+// may be what nobody has set yet.
+func enough(g types.LogGroup, want int) bool {
+	if g.RetentionInDays == nil {
+		return value(g.RetentionPolicyName) != ""
+	}
+	return int(*g.RetentionInDays) >= want
 }
 
 func number(days *int32) int32 {
