@@ -68,7 +68,7 @@ func TestErrorsHaveTheClassTheirCodeMeans(t *testing.T) {
 		"network":            {errors.New("connection refused"), ClassRetryable},
 		"timeout":            {context.DeadlineExceeded, ClassRetryable},
 		"canceled":           {context.Canceled, ClassCanceled},
-		"no credentials":     {&CredentialsError{errors.New("none")}, ClassCredentials},
+		"no credentials":     {&CredentialsError{Err: errors.New("none")}, ClassCredentials},
 	} {
 		require.Equal(t, test.want.String(), Classify(test.err).String(), name)
 	}
@@ -212,7 +212,7 @@ func TestAnAnswerThatIsNoJSONIsRetryable(t *testing.T) {
 // A role that can't be assumed has STS's refusal inside: not one of the call it was for.
 func TestCredentialsThatCouldNotBeHadAreNoRefusalOfTheCall(t *testing.T) {
 	for _, code := range []string{"AccessDenied", "ResourceNotFoundException", "InvalidParameterException", "ThrottlingException"} {
-		err := fmt.Errorf("failed to put: %w", &CredentialsError{&smithy.GenericAPIError{Code: code, Message: "sts:AssumeRole"}})
+		err := fmt.Errorf("failed to put: %w", &CredentialsError{Err: &smithy.GenericAPIError{Code: code, Message: "sts:AssumeRole"}})
 		require.Equal(t, ClassCredentials, Classify(err), code)
 		require.Equal(t, "no usable AWS credentials: "+code+": sts:AssumeRole; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", Brief(err))
 	}

@@ -64,11 +64,17 @@ const controlConns = 8
 // well under a second; a connection that hangs must not hold its caller for ever.
 const answerTimeout = 20 * time.Second
 
+// Role is a role to be assumed. The zero value is nobody's: the identity one has.
+type Role struct{ ARN, ExternalID string }
+
 // Client is CloudWatch Logs as one identity. It may be used by many goroutines.
 type Client struct {
 	*cloudwatchlogs.Client
 	// Region is the region the calls go to.
 	Region string
+
+	cfg       aws.Config
+	logs, sts string // endpoints, as URLs; empty means AWS's
 }
 
 // New builds a client. It makes no network call, except where the SDK must ask the
@@ -118,49 +124,59 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("region is not set: set the option region, or AWS_REGION in the environment")
 	}
-	if c.RoleARN != "" {
-		endpoint, err := EndpointURL(c.STSEndpoint)
-		if err != nil {
-			return nil, fmt.Errorf("sts_endpoint: %w", err)
-		}
-		client := sts.NewFromConfig(cfg, func(o *sts.Options) {
-			if endpoint != "" {
-				o.BaseEndpoint = &endpoint
-			}
-		})
-		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, c.RoleARN, func(o *stscreds.AssumeRoleOptions) {
-			o.RoleSessionName = sessionName
-			if c.ExternalID != "" {
-				o.ExternalID = &c.ExternalID
-			}
-		}))
-	}
-	cfg.Credentials = namedCredentials{cfg.Credentials}
-	endpoint, err := EndpointURL(c.Endpoint)
-	if err != nil {
+	client := &Client{Region: cfg.Region, cfg: cfg}
+	if client.logs, err = EndpointURL(c.Endpoint); err != nil {
 		return nil, fmt.Errorf("endpoint: %w", err)
 	}
-	logs := cloudwatchlogs.NewFromConfig(cfg, func(o *cloudwatchlogs.Options) {
-		if endpoint != "" {
-			o.BaseEndpoint = &endpoint
+	if client.sts, err = EndpointURL(c.STSEndpoint); err != nil {
+		return nil, fmt.Errorf("sts_endpoint: %w", err)
+	}
+	client.cfg.Credentials = namedCredentials{cfg.Credentials, ""}
+	return client.As(Role{c.RoleARN, c.ExternalID}), nil
+}
+
+// As is the same client with another identity, which it assumes from its own. It shares
+// the connections, and makes no call until it is used.
+func (c *Client) As(role Role) *Client {
+	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts}
+	if role.ARN != "" {
+		client := sts.NewFromConfig(c.cfg, func(o *sts.Options) {
+			if c.sts != "" {
+				o.BaseEndpoint = &c.sts
+			}
+		})
+		as.cfg.Credentials = namedCredentials{aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, role.ARN, func(o *stscreds.AssumeRoleOptions) {
+			o.RoleSessionName = sessionName
+			if role.ExternalID != "" {
+				o.ExternalID = &role.ExternalID
+			}
+		})), role.ARN}
+	}
+	as.Client = cloudwatchlogs.NewFromConfig(as.cfg, func(o *cloudwatchlogs.Options) {
+		if c.logs != "" {
+			o.BaseEndpoint = &c.logs
 		}
 	})
-	return &Client{Client: logs, Region: cfg.Region}, nil
+	return as
 }
 
 // namedCredentials marks failures to find credentials, so that they are not taken
 // for failures of the call they were needed for.
-type namedCredentials struct{ aws.CredentialsProvider }
+type namedCredentials struct {
+	aws.CredentialsProvider
+	role string
+}
 
 func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	if p.CredentialsProvider == nil {
-		return aws.Credentials{}, &CredentialsError{errors.New("none configured")}
+		return aws.Credentials{}, &CredentialsError{Err: errors.New("none configured")}
 	}
 	c, err := p.CredentialsProvider.Retrieve(ctx)
-	if err != nil {
-		return c, &CredentialsError{err}
+	var named *CredentialsError
+	if err == nil || errors.As(err, &named) {
+		return c, err
 	}
-	return c, nil
+	return c, &CredentialsError{Role: p.role, Err: err}
 }
 
 // EndpointURL completes an endpoint given as host, host:port or URL. Empty stays
@@ -194,6 +210,8 @@ type Body struct {
 	Bytes []byte
 	// Gzip says that Bytes are compressed.
 	Gzip bool
+	// EMF announces messages in the embedded metric format.
+	EMF bool
 }
 
 // Rejected is CloudWatch's rejectedLogEventsInfo: positions in the batch that was
@@ -255,6 +273,9 @@ func (m bodyMiddleware) HandleSerialize(ctx context.Context, in middleware.Seria
 	}
 	if m.body.Gzip {
 		req.Header.Set("Content-Encoding", "gzip")
+	}
+	if m.body.EMF {
+		req.Header.Set("X-Amzn-Logs-Format", "json/emf")
 	}
 	in.Request = req
 	return next.HandleSerialize(ctx, in)

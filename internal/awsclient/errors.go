@@ -135,10 +135,18 @@ func Classify(err error) Class {
 	return ClassRetryable
 }
 
-// CredentialsError says that no usable credentials were found.
-type CredentialsError struct{ Err error }
+// CredentialsError says that no usable credentials were found, or that a role could
+// not be assumed.
+type CredentialsError struct {
+	// Role is the role's ARN; empty where the credentials to begin with are missing.
+	Role string
+	Err  error
+}
 
 func (e *CredentialsError) Error() string {
+	if e.Role != "" {
+		return fmt.Sprintf("role %s can't be assumed: %s; check its trust policy and the external id", e.Role, Brief(e.Err))
+	}
 	return fmt.Sprintf("no usable AWS credentials: %s; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", Brief(e.Err))
 }
 

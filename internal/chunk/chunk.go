@@ -47,6 +47,7 @@ type Stats struct {
 	Normalised   int // records with bytes that are no UTF-8, NaN, deep nesting: marked in the message
 	Duplicates   int // keys that stood in a map again; the last one wins
 	Restamped    int // records whose time CloudWatch would refuse
+	Dropped      int // the same, where Options.DropLate drops them
 	Split        int // records whose message became several events
 	Enveloped    int // raw messages wrapped in JSON, whatever the reason
 	NoLogKey     int // records without the field log_key names: shipped whole
@@ -99,6 +100,8 @@ type Options struct {
 	// CloudWatch refuses events older than 14 days or 2 hours ahead. Newest 0
 	// turns this off.
 	Now, Oldest, Newest int64
+	// DropLate drops such records instead, but for those whose time is none at all.
+	DropLate bool
 	// MaxMessage bounds a message in bytes; 0 means the constant of that name.
 	MaxMessage int
 }
@@ -374,7 +377,13 @@ func (d *Decoder) body(off, index int, ms int64) (int, error) {
 		d.note("")
 		d.scratch = append(d.scratch, d.opts.Note...)
 	}
-	if d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest) {
+	late := d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest)
+	if late && d.opts.DropLate && ms != badTime {
+		d.out = d.out[:start]
+		d.ev.Stats.Dropped++
+		return end, nil
+	}
+	if late {
 		d.noteTime(ms)
 		ms = d.opts.Now
 		d.ev.Stats.Restamped++
@@ -603,8 +612,20 @@ func (d *Decoder) add(start, index, dest int, ms int64) {
 func Restamp(message []byte, original, now int64) *Events {
 	d := Decoder{ev: &Events{}, opts: Options{Oldest: now, Newest: now, MaxMessage: MaxMessage}}
 	d.noteTime(original)
+	return d.wrap(message, now)
+}
+
+// Envelope makes the event, or the events, of a message that CloudWatch refused for
+// another reason, at its own time in milliseconds.
+func Envelope(message []byte, timestamp int64, reason string) *Events {
+	d := Decoder{ev: &Events{}, opts: Options{MaxMessage: MaxMessage}}
+	d.noteString("reason", reason)
+	return d.wrap(message, timestamp)
+}
+
+func (d *Decoder) wrap(message []byte, timestamp int64) *Events {
 	d.out = append(d.out, message...)
-	d.emit(0, 0, 0, now, d.scratch, true)
+	d.emit(0, 0, 0, timestamp, d.scratch, true)
 	d.ev.Arena = d.out
 	return d.ev
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,6 +30,7 @@ type batch struct {
 	size      int   // bytes, as CloudWatch counts them
 	low, high int64 // the earliest and the latest time
 	full      bool
+	passed    int // events passed over
 	json      []byte
 	gzip      bytes.Buffer
 	zip       *gzip.Writer
@@ -65,43 +67,50 @@ func (b *batch) runs(from, to int) []run {
 	return list
 }
 
-// fill takes what fits from the queue, in the order it waits, sorts it by time and
-// encodes the body. It returns what remains. The caller holds the sender's lock, so
-// that no flush leaves while its bytes are read.
-func (b *batch) fill(t Target, queue []item) []item {
-	b.refs, b.size, b.full = b.refs[:0], 0, false
+// maxPassed bounds how many events are passed over in search of some that may go
+// while other calls are under way: what is found there is soon not worth the search.
+const maxPassed = 4096
+
+// fill takes up to limit events that fit and may go beside the calls under way, in the
+// order they wait. It returns what remains. finish must follow before any of the
+// flushes leaves.
+func (b *batch) fill(queue []item, limit int, flying []*batch) []item {
+	b.refs, b.size, b.full, b.passed = b.refs[:0], 0, false, 0
 	rest := queue[:0]
 	for _, it := range queue {
 		if !b.full {
-			it.events = b.draw(it)
+			it.events = b.draw(it, limit, flying)
 		}
 		if len(it.events) > 0 {
 			rest = append(rest, it)
 		}
 	}
 	clear(queue[len(rest):])
-	slices.SortStableFunc(b.refs, func(x, y ref) int {
-		switch {
-		case x.timestamp < y.timestamp:
-			return -1
-		case x.timestamp > y.timestamp:
-			return 1
-		}
-		return 0
-	})
-	b.encode(t)
 	return rest
+}
+
+// beside reports whether an event of this time may go while the calls are under way:
+// none of them carries events of its time, nor of both sides of it.
+func beside(at int64, flying []*batch) bool {
+	for _, f := range flying {
+		if at >= f.low && at <= f.high {
+			return false
+		}
+	}
+	return true
 }
 
 // draw takes what fits from one item and returns what it leaves. An event too far
 // in time from the others is left for the next batch, and does not end this one:
 // times that alternate would make a call for each event.
-func (b *batch) draw(it item) (rest []int32) {
+func (b *batch) draw(it item, limit int, flying []*batch) (rest []int32) {
 	p := it.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.events == nil {
-		return nil // its flush left, and takes the item away in a moment
+	if p.events == nil || p.err != nil {
+		// Its flush left, or is about to and takes the item away. What waited behind an
+		// event that failed must not get there before it.
+		return nil
 	}
 	rest = it.events[:0]
 	for n, i := range it.events {
@@ -109,11 +118,19 @@ func (b *batch) draw(it item) (rest []int32) {
 			continue
 		}
 		at, message := p.look(i)
+		if !beside(at, flying) {
+			if b.passed++; b.passed > maxPassed {
+				b.full = true
+				return append(rest, it.events[n:]...)
+			}
+			rest = append(rest, i)
+			continue
+		}
 		need := len(message) + EventOverhead
 		if len(b.refs) == 0 {
 			b.low, b.high = at, at
 		}
-		if b.full = len(b.refs) > 0 && (b.size+need > MaxBatchBytes || len(b.refs) == MaxBatchEvents); b.full {
+		if b.full = len(b.refs) > 0 && (b.size+need > MaxBatchBytes || len(b.refs) == limit); b.full {
 			return append(rest, it.events[n:]...)
 		}
 		if max(b.high, at)-min(b.low, at) > MaxBatchSpan {
@@ -128,11 +145,18 @@ func (b *batch) draw(it item) (rest []int32) {
 	return rest
 }
 
-// encode writes the body: the JSON of PutLogEventsInput.
-func (b *batch) encode(t Target) {
+// finish sorts the events by time and encodes the body. From then on the batch needs
+// no flush's memory.
+func (b *batch) finish(t Target) {
 	if len(b.refs) == 0 {
 		return
 	}
+	slices.SortStableFunc(b.refs, func(x, y ref) int { return cmp.Compare(x.timestamp, y.timestamp) })
+	b.encode(t)
+}
+
+// encode writes the body: the JSON of PutLogEventsInput.
+func (b *batch) encode(t Target) {
 	out := append(b.json[:0], `{"logGroupName":`...)
 	out = chunk.AppendString(out, []byte(t.Group))
 	out = append(out, `,"logStreamName":`...)

@@ -31,13 +31,18 @@ const (
 	MaxBatchSpan = int64(24 * time.Hour / time.Millisecond)
 )
 
-// Target is a log stream. It is a key: two targets are one only where both names are.
-type Target struct{ Group, Stream string }
+// Target is a log stream, and who writes there. It is a key: two targets are one only
+// where all of it is the same.
+type Target struct {
+	// Role is the identity; the zero value is the plugin's own.
+	Role          awsclient.Role
+	Group, Stream string
+}
 
 // Logs is what delivery asks of CloudWatch Logs.
 type Logs interface {
 	// Put makes one PutLogEvents call with an encoded body; it does not try again.
-	Put(ctx context.Context, group, stream string, body awsclient.Body, count int) (awsclient.Rejected, error)
+	Put(ctx context.Context, t Target, body awsclient.Body, count int) (awsclient.Rejected, error)
 	// EnsureStream creates the stream, and its group where that is allowed.
 	EnsureStream(ctx context.Context, t Target) error
 }
@@ -53,6 +58,11 @@ type Config struct {
 	AttemptTimeout time.Duration
 	// LedgerSize is how many chunks that were partly delivered are remembered; 0 means 4,096.
 	LedgerSize int
+	// DropLate drops events that CloudWatch rejects for their time, instead of sending
+	// them again with the present one.
+	DropLate bool
+	// Observe is told of every PutLogEvents call.
+	Observe func(Put)
 	// Now and Backoff replace the clock and the wait before attempt n (from 1).
 	Now     func() time.Time
 	Backoff func(n int) time.Duration
@@ -64,7 +74,19 @@ type Stats struct {
 	Events, Bytes              int64 // accepted by CloudWatch; message bytes
 	WireBytes                  int64 // bodies sent, compressed where they were
 	Restamped                  int64 // events CloudWatch rejected for their time and took with another
+	Dropped                    int64 // events CloudWatch rejected for their time, dropped as configured
+	Enveloped                  int64 // events CloudWatch called invalid, sent again in an envelope
 	Evicted                    int64 // chunks the ledger forgot: their rest may arrive twice
+}
+
+// Put is one PutLogEvents call that was made.
+type Put struct {
+	Target Target
+	Class  awsclient.Class
+	Took   time.Duration
+	// Events were in the call; Bytes is their size as CloudWatch counts it, Wire the
+	// body's as it was sent.
+	Events, Bytes, Wire int
 }
 
 // Deliverer delivers the chunks of one instance. It may be used by many goroutines.
@@ -80,7 +102,7 @@ type Deliverer struct {
 	ctx     context.Context // ends at Close, after what was in flight
 	cancel  context.CancelFunc
 
-	puts, putErrors, throttled, events, bytes, wire, restamped, evicted atomic.Int64
+	puts, putErrors, throttled, events, bytes, wire, restamped, dropped, enveloped, evicted atomic.Int64
 }
 
 // New makes a Deliverer. Close ends it.
@@ -131,7 +153,7 @@ func (d *Deliverer) Stats() Stats {
 	return Stats{
 		Puts: d.puts.Load(), PutErrors: d.putErrors.Load(), Throttled: d.throttled.Load(),
 		Events: d.events.Load(), Bytes: d.bytes.Load(), WireBytes: d.wire.Load(),
-		Restamped: d.restamped.Load(), Evicted: d.evicted.Load(),
+		Restamped: d.restamped.Load(), Dropped: d.dropped.Load(), Enveloped: d.enveloped.Load(), Evicted: d.evicted.Load(),
 	}
 }
 
@@ -199,12 +221,7 @@ func (d *Deliverer) sender(t Target, it item) *sender {
 		d.running.Add(1)
 		go s.run()
 	}
-	s.mu.Lock()
-	if len(it.events) > 0 {
-		s.queue = append(s.queue, it)
-	}
-	s.mu.Unlock()
-	s.poke()
+	s.add(it)
 	return s
 }
 
@@ -215,7 +232,7 @@ func (d *Deliverer) retire(s *sender) bool {
 	defer d.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) > 0 {
+	if len(s.queue)+len(s.flying) > 0 {
 		return false
 	}
 	delete(d.senders, s.target)
@@ -231,6 +248,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
+
+var errDied = errors.New("the stream's sender panicked")
 
 // ErrTimeout says that the time for this flush was over.
 var ErrTimeout = errors.New("not every event was accepted within flush_timeout")

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,11 +47,15 @@ type logsFunc struct {
 
 	mu   sync.Mutex
 	puts []put
-	// live counts the calls in flight for a stream: one sender, one call.
-	live map[Target]int
+	// live are the calls under way for a stream, by the times they carry.
+	live map[Target][]span
+	most int // calls at once for one stream
 }
 
-func (l *logsFunc) Put(ctx context.Context, group, stream string, body awsclient.Body, count int) (awsclient.Rejected, error) {
+type span struct{ low, high int64 }
+
+func (l *logsFunc) Put(ctx context.Context, target Target, body awsclient.Body, count int) (awsclient.Rejected, error) {
+	group, stream := target.Group, target.Stream
 	raw := body.Bytes
 	if body.Gzip {
 		z, err := gzip.NewReader(bytes.NewReader(raw))
@@ -78,21 +83,28 @@ func (l *logsFunc) Put(ctx context.Context, group, stream string, body awsclient
 	if size > MaxBatchBytes || p.Events[count-1].Timestamp-p.Events[0].Timestamp > MaxBatchSpan {
 		l.t.Fatalf("%d bytes over %d ms", size, p.Events[count-1].Timestamp-p.Events[0].Timestamp)
 	}
-	target := Target{group, stream}
+	// Beside calls under way only what no order depends on: other times.
+	here := span{p.Events[0].Timestamp, p.Events[count-1].Timestamp}
 	l.mu.Lock()
 	if l.live == nil {
-		l.live = map[Target]int{}
+		l.live = map[Target][]span{}
 	}
-	l.live[target]++
-	if l.live[target] > 1 {
-		l.t.Fatalf("two calls at once for %v", target)
+	for _, other := range l.live[target] {
+		for _, e := range p.Events {
+			if e.Timestamp >= other.low && e.Timestamp <= other.high {
+				l.t.Fatalf("two calls at once for %v with events of %d", target, e.Timestamp)
+			}
+		}
 	}
+	l.live[target] = append(l.live[target], here)
+	l.most = max(l.most, len(l.live[target]))
 	l.puts = append(l.puts, p)
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
-		l.live[target]--
-		l.mu.Unlock()
+		defer l.mu.Unlock()
+		i := slices.Index(l.live[target], here)
+		l.live[target] = slices.Delete(l.live[target], i, i+1)
 	}()
 	if l.answer == nil {
 		return awsclient.Rejected{}, nil
@@ -126,7 +138,7 @@ func numbered(n int) *chunk.Events {
 	return makeEvents(make([]int64, n), func(i int) string { return fmt.Sprint("event ", i) })
 }
 
-var here = []Target{{"/eks/tenants/acme", "s"}}
+var here = []Target{{Group: "/eks/tenants/acme", Stream: "s"}}
 
 func closed(t interface{ Cleanup(func()) }, d *Deliverer) *Deliverer {
 	t.Cleanup(func() { d.Close(context.Background()) })
@@ -375,6 +387,13 @@ func TestNothingLostNothingTwice(t *testing.T) {
 			return rng.IntN(n)
 		}
 		accepted := map[string]int{}
+		// Of one chunk, events of the same time arrive in their order.
+		type place struct {
+			stream string
+			chunk  int
+			at     int64
+		}
+		order := map[place]int{}
 		l := &logsFunc{t: t}
 		l.answer = func(ctx context.Context, p put) (awsclient.Rejected, error) {
 			if roll(100) < failing {
@@ -390,6 +409,11 @@ func TestNothingLostNothingTwice(t *testing.T) {
 				}
 				time.Sleep(time.Duration(roll(3)) * time.Millisecond)
 			}
+			for _, e := range p.Events {
+				if strings.HasPrefix(e.Message, "bad") {
+					return awsclient.Rejected{}, apiError("InvalidParameterException")
+				}
+			}
 			rejected := awsclient.Rejected{}
 			if roll(100) < 5 {
 				for _, e := range p.Events {
@@ -402,12 +426,22 @@ func TestNothingLostNothingTwice(t *testing.T) {
 			defer mu.Unlock()
 			for _, e := range p.Events[rejected.Old:] {
 				accepted[id(e.Message)]++
+				if !strings.Contains(e.Message, "original_time") {
+					var c, i int
+					_, err := fmt.Sscanf(id(e.Message), "<%d.%d>", &c, &i)
+					require.NoError(t, err)
+					at := place{p.Stream, c, e.Timestamp}
+					if last, ok := order[at]; ok && last > i {
+						t.Fatalf("event %d of chunk %d arrived after event %d of the same time", i, c, last)
+					}
+					order[at] = i
+				}
 			}
 			return rejected, nil
 		}
 		targets := make([]Target, streams)
 		for i := range targets {
-			targets[i] = Target{"/eks/tenants/acme", fmt.Sprint(i)}
+			targets[i] = Target{Group: "/eks/tenants/acme", Stream: fmt.Sprint(i)}
 		}
 		d := New(l, Config{Log: quiet, MaxInFlight: 2, Backoff: soon})
 		var wg sync.WaitGroup
@@ -415,8 +449,12 @@ func TestNothingLostNothingTwice(t *testing.T) {
 		for c := range chunks {
 			times := make([]int64, roll(20)+1)
 			dest := make([]int, len(times))
+			bad := make([]string, len(times))
 			for i := range times {
-				times[i] = int64(500 + roll(100)*100)
+				times[i] = int64(500 + roll(12)*100)
+				if roll(40) == 0 {
+					bad[i] = "bad"
+				}
 				dest[i] = roll(streams)
 				want[fmt.Sprintf("<%d.%d>", c, i)] = 1
 			}
@@ -424,7 +462,7 @@ func TestNothingLostNothingTwice(t *testing.T) {
 			go func() {
 				defer wg.Done()
 				for {
-					ev := makeEvents(times, func(i int) string { return fmt.Sprintf("<%d.%d>", c, i) })
+					ev := makeEvents(times, func(i int) string { return bad[i] + fmt.Sprintf("<%d.%d>", c, i) })
 					for i := range ev.List {
 						ev.List[i].Dest = dest[i]
 					}
@@ -451,6 +489,147 @@ func TestNothingLostNothingTwice(t *testing.T) {
 			t.Fatalf("%d events accepted, %d sent", len(accepted), len(want))
 		}
 	})
+}
+
+func TestCallsForOneStreamRunBesideEachOther(t *testing.T) {
+	l := &logsFunc{t: t}
+	entered := make(chan struct{}, 10)
+	release := make(chan struct{})
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		entered <- struct{}{}
+		if p.Events[0].Timestamp > 0 {
+			<-release
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	// Half a batch each; two share a time, the others do not.
+	big := func(times ...int64) *chunk.Events {
+		return makeEvents(times, func(i int) string { return bigString(600_000) + fmt.Sprint(i) })
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.Deliver(context.Background(), Key{1}, big(0, 1, 2, 2, 3, 4, 5), here) }()
+	for range 1 + maxFlying { // the first shows that the stream is there
+		<-entered
+	}
+	require.Empty(t, entered, "no more than maxFlying")
+	close(release)
+	require.NoError(t, <-done)
+	require.Equal(t, maxFlying, l.most)
+	require.Len(t, l.puts, 7)
+	order := ""
+	for _, p := range l.puts {
+		if p.Events[0].Timestamp == 2 {
+			order += p.Events[0].Message[600_000:]
+		}
+	}
+	require.Equal(t, "23", order, "of the same time, one after the other")
+}
+
+func TestTheEventThatCloudWatchRefusesIsFoundAndEnveloped(t *testing.T) {
+	for name, bad := range map[string][]int{"first": {0}, "last": {999}, "two": {10, 700}, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			l := &logsFunc{t: t}
+			l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+				for _, e := range p.Events {
+					if strings.HasPrefix(e.Message, "bad") {
+						return awsclient.Rejected{}, apiError("InvalidParameterException")
+					}
+				}
+				return awsclient.Rejected{}, nil
+			}
+			var log bytes.Buffer
+			d := New(l, Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			ev := makeEvents(make([]int64, 1000), func(i int) string {
+				if slices.Contains(bad, i) {
+					return fmt.Sprint("bad ", i)
+				}
+				return fmt.Sprint("good ", i)
+			})
+			require.NoError(t, d.Deliver(context.Background(), Key{1}, ev, here))
+			d.Close(context.Background())
+			require.LessOrEqual(t, len(l.puts), 1+len(bad)*14, "by halves")
+			require.EqualValues(t, 1000, d.Stats().Events)
+			require.EqualValues(t, len(bad), d.Stats().Enveloped)
+			var wrapped []string
+			for _, p := range l.puts {
+				for _, e := range p.Events {
+					if strings.HasPrefix(e.Message, "{") {
+						wrapped = append(wrapped, e.Message)
+					}
+				}
+			}
+			for i, n := range bad {
+				require.Equal(t, fmt.Sprintf(`{"log":"bad %d","_tenantlogs":{"reason":"invalid"}}`, n), wrapped[i])
+			}
+			require.NotContains(t, log.String(), "bad 1")
+		})
+	}
+}
+
+// Where the request as a whole is at fault, no search finds an event: the chunk goes
+// back, after a number of calls that does not grow with its events.
+func TestARequestThatIsInvalidWhateverIsInIt(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		return awsclient.Rejected{}, apiError("InvalidParameterException")
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	var e *Error
+	require.ErrorAs(t, d.Deliver(context.Background(), Key{1}, numbered(10_000), here), &e)
+	require.Equal(t, awsclient.ClassInvalid, e.Class)
+	require.LessOrEqual(t, len(l.puts), 20)
+}
+
+func TestLateEventsAreDroppedWhereThatIsConfigured(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		return awsclient.Rejected{Old: 1, New: 2}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, DropLate: true}))
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(10), here))
+	require.Len(t, l.puts, 1)
+	require.EqualValues(t, 7, d.Stats().Events)
+	require.EqualValues(t, 3, d.Stats().Dropped)
+}
+
+// What CloudWatch panics us with is one batch's failure, and no slot is lost.
+func TestAPanicInACallGivesItsChunkBack(t *testing.T) {
+	l := &logsFunc{t: t}
+	calls := 0
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if calls++; calls <= 3 {
+			panic("in Put")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, MaxInFlight: 1}))
+	for range 3 {
+		require.ErrorContains(t, d.Deliver(context.Background(), Key{1}, numbered(5), here), "panicked: in Put")
+	}
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(5), here))
+	require.EqualValues(t, 5, d.Stats().Events)
+}
+
+func TestEveryCallIsObserved(t *testing.T) {
+	l := &logsFunc{t: t}
+	fail := true
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if fail = !fail; !fail {
+			return awsclient.Rejected{}, apiError("ThrottlingException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	var seen []Put
+	d := closed(t, New(l, Config{Log: quiet, Backoff: soon, Observe: func(p Put) { seen = append(seen, p) }}))
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(2), here))
+	require.Len(t, seen, 2)
+	require.Equal(t, awsclient.ClassThrottled, seen[0].Class)
+	require.Equal(t, awsclient.ClassNone, seen[1].Class)
+	require.Equal(t, here[0], seen[1].Target)
+	require.Equal(t, 2, seen[1].Events)
+	require.Equal(t, 2*(len("event 0")+EventOverhead), seen[1].Bytes)
+	require.Positive(t, seen[1].Wire)
 }
 
 // id finds an event's mark in its message, enveloped or not.
@@ -509,7 +688,8 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				bt.fill(here[0], []item{{p: p, events: p.begin(ev, 1)[0]}})
+				bt.fill([]item{{p: p, events: p.begin(ev, 1)[0]}}, MaxBatchEvents, nil)
+				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)
 				}

@@ -37,14 +37,14 @@ type progress struct {
 	events *chunk.Events // the flush's memory while it is here, else nil: not to be read
 	err    error         // why the flush should give up
 	last   error         // the last failure, for the message on a timeout
-	// restamps are events CloudWatch rejected for their time, as they are sent again.
-	restamps map[int32]*restamped
+	// replaced are events that CloudWatch refused, as they are sent again.
+	replaced map[int32]*replacement
 	changed  chan struct{} // one token: something happened
 }
 
-// restamped is an event that is sent again with another time: in an envelope, and
+// replacement is an event that is sent again with another time or in an envelope, and
 // where that is too long for one event in several, one after the other.
-type restamped struct {
+type replacement struct {
 	events *chunk.Events
 	part   int // the part to send next, or in flight
 }
@@ -86,10 +86,10 @@ func (p *progress) end() {
 	p.dropStale()
 }
 
-// dropStale drops what was restamped and not sent since: its present time is over. One
+// dropStale drops what was replaced and not sent since: its present time is over. One
 // that is in flight, or of which a part has arrived, goes on where it is.
 func (p *progress) dropStale() {
-	for i, r := range p.restamps {
+	for i, r := range p.replaced {
 		if r.part == 0 && p.state[i] != inFlight {
 			p.drop(i)
 		}
@@ -97,8 +97,8 @@ func (p *progress) dropStale() {
 }
 
 func (p *progress) drop(i int32) {
-	if delete(p.restamps, i); len(p.restamps) == 0 {
-		p.restamps = nil // an emptied map keeps its memory, and the ledger keeps us
+	if delete(p.replaced, i); len(p.replaced) == 0 {
+		p.replaced = nil // an emptied map keeps its memory, and the ledger keeps us
 	}
 }
 
@@ -144,7 +144,7 @@ func (p *progress) outcome(late bool) (done bool, err error) {
 
 // look returns an event's time and message, the replaced one where there is one.
 func (p *progress) look(i int32) (int64, []byte) {
-	if r := p.restamps[i]; r != nil {
+	if r := p.replaced[i]; r != nil {
 		return r.events.List[r.part].Timestamp, r.events.Message(r.part)
 	}
 	return p.events.List[i].Timestamp, p.events.Message(int(i))
@@ -159,7 +159,7 @@ func (p *progress) accept(events []int32) (more []int32) {
 		if p.state[i] != inFlight {
 			continue
 		}
-		if r := p.restamps[i]; r != nil && r.part+1 < len(r.events.List) {
+		if r := p.replaced[i]; r != nil && r.part+1 < len(r.events.List) {
 			r.part++
 			if p.again(i) {
 				more = append(more, i)
@@ -216,6 +216,20 @@ func (p *progress) fail(events []int32, err error) {
 	p.notify()
 }
 
+// discard marks events as done that are not to arrive.
+func (p *progress) discard(events []int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range events {
+		if p.state[i] == inFlight {
+			p.state[i] = accepted
+			p.open--
+			p.drop(i)
+		}
+	}
+	p.notify()
+}
+
 // restamp prepares rejected events to be sent once more with another time. Those
 // that were already are given up, and the flush with them.
 func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32) {
@@ -225,24 +239,53 @@ func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32
 		if p.state[i] != inFlight {
 			continue
 		}
-		if p.restamps[i] != nil {
-			p.drop(i)
-			p.state[i] = waiting
-			if p.err == nil {
-				p.err = &Error{Target: t, Class: awsclient.ClassRetryable,
-					Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")}
-			}
+		if p.replaced[i] != nil {
+			p.refuse(i, &Error{Target: t, Class: awsclient.ClassRetryable,
+				Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")})
 			continue
 		}
-		if !p.again(i) {
-			continue // the chunk comes back, and its events with it
+		if p.again(i) { // else the chunk comes back, and its events with it
+			p.replace(i, chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now))
+			requeue = append(requeue, i)
 		}
-		if p.restamps == nil {
-			p.restamps = map[int32]*restamped{}
-		}
-		p.restamps[i] = &restamped{events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now)}
-		requeue = append(requeue, i)
 	}
 	p.notify()
 	return requeue
+}
+
+// envelop prepares an event that CloudWatch calls invalid to be sent once more, in an
+// envelope, and reports whether it is to be queued. One that was already sent in some
+// other form is given up, and the flush with it.
+func (p *progress) envelop(i int32, e *Error) (requeue bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state[i] != inFlight {
+		return false
+	}
+	if p.replaced[i] != nil {
+		p.refuse(i, e)
+		p.notify()
+		return false
+	}
+	if !p.again(i) {
+		return false
+	}
+	p.replace(i, chunk.Envelope(p.events.Message(int(i)), p.events.List[i].Timestamp, "invalid"))
+	return true
+}
+
+func (p *progress) replace(i int32, with *chunk.Events) {
+	if p.replaced == nil {
+		p.replaced = map[int32]*replacement{}
+	}
+	p.replaced[i] = &replacement{events: with}
+}
+
+// refuse gives an event up that was refused in its other form, too.
+func (p *progress) refuse(i int32, e *Error) {
+	p.drop(i)
+	p.state[i] = waiting
+	if p.err == nil {
+		p.err = e
+	}
 }

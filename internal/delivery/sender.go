@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,21 +17,42 @@ type item struct {
 	events []int32 // indexes into the chunk's events, in order
 }
 
-// sender owns one stream: it takes what is waiting, whoever's flush it is from,
-// and sends it as one batch, one call at a time. It runs only while there is work.
+// sender owns one stream: it takes what is waiting, whoever's flush it is from, and
+// sends it in batches. It runs only while there is work.
+//
+// Several calls may be under way at once, but never with events of the same time:
+// GetLogEvents returns a stream by time, and by arrival where times are equal. So an
+// event waits while a call carries events from before and after it, or of its time.
 type sender struct {
 	d      *Deliverer
 	target Target
 	wake   chan struct{}
 
-	mu    sync.Mutex
-	queue []item
+	// filling is held while a batch reads the messages of flushes. Before mu.
+	filling sync.Mutex
 
-	// Of the sender's own goroutine alone:
+	mu      sync.Mutex
+	queue   []item
+	flying  []*batch // in calls under way
+	blocked bool     // nothing that waits may go before one of flying is back
+	dead    bool     // run panicked: nobody looks at the queue any more
+
 	failures  int // in a row
 	notBefore time.Time
-	creations int // in a row without a put that worked
+	creations int  // in a row without a put that worked
+	proven    bool // a put has worked: the stream is there
+	// suspects is how many events at the queue's front were in a batch that CloudWatch
+	// calls invalid, one of them being the reason.
+	suspects int
 }
+
+const (
+	// maxCreations is how often in a row a stream is created that the next put does
+	// not find, before the flush is told.
+	maxCreations = 8
+	// maxFlying is how many calls one stream may have under way.
+	maxFlying = 4
+)
 
 func (s *sender) poke() {
 	select {
@@ -39,36 +61,90 @@ func (s *sender) poke() {
 	}
 }
 
-// maxCreations is how often in a row a stream is created that the next put does
-// not find, before the flush is told.
-const maxCreations = 5
-
 func (s *sender) run() {
 	defer s.d.running.Done()
-	b := batchPool.Get().(*batch)
 	defer func() {
 		if r := recover(); r != nil {
-			s.died(b, r)
-			return
+			s.died(r)
 		}
-		batchPool.Put(b)
 	}()
 	for {
-		if s.idle() {
+		act, pause := s.look()
+		switch act {
+		case actRetire:
 			if s.d.retire(s) {
 				return
 			}
-			continue
+		case actWait:
+			s.wait(pause)
+		case actSend:
+			s.next()
 		}
-		if s.pause() {
-			continue
-		}
-		s.next(b)
 	}
 }
 
-// next makes one call with what waits, and settles what becomes of it.
-func (s *sender) next(b *batch) {
+type act uint8
+
+const (
+	actWait act = iota
+	actSend
+	actRetire
+)
+
+// look says what is to be done, and how long to wait for at most; 0 is for ever.
+func (s *sender) look() (act, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		if len(s.flying) == 0 {
+			return actRetire, 0
+		}
+		return actWait, 0
+	}
+	if pause := s.notBefore.Sub(s.d.cfg.Now()); pause > 0 {
+		return actWait, pause
+	}
+	calls := maxFlying
+	if !s.proven || s.failures > 0 || s.suspects > 0 {
+		calls = 1
+	}
+	if s.blocked || len(s.flying) >= calls {
+		return actWait, 0
+	}
+	return actSend, 0
+}
+
+// wait until something changed, at most for d where that is not 0.
+func (s *sender) wait(d time.Duration) {
+	if s.d.ctx.Err() != nil {
+		s.abandon(context.Canceled)
+		if s.idle() {
+			return
+		}
+		<-s.wake // a call that is under way ends soon, and says so
+		return
+	}
+	var timer <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-timer:
+	case <-s.wake:
+	case <-s.d.ctx.Done():
+	}
+}
+
+func (s *sender) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.flying) == 0
+}
+
+// next starts one call with what may go.
+func (s *sender) next() {
 	// The slot comes before the batch: what arrives while waiting for it joins.
 	select {
 	case s.d.slots <- struct{}{}:
@@ -76,53 +152,114 @@ func (s *sender) next(b *batch) {
 		s.abandon(context.Canceled)
 		return
 	}
-	rejected, sent, err := s.put(b)
-	switch {
-	case !sent:
-	case err != nil:
-		s.failed(b, err)
-	default:
-		s.accepted(b, rejected)
+	b := batchPool.Get().(*batch)
+	if !s.fill(b) {
+		<-s.d.slots
+		batchPool.Put(b)
+		return
 	}
+	s.d.running.Add(1)
+	go s.carry(b)
+}
+
+// fill takes what may go into the batch, and reports whether there was anything. No
+// flush that has events in it leaves before they are encoded: see withdraw.
+func (s *sender) fill(b *batch) bool {
+	s.filling.Lock()
+	defer s.filling.Unlock()
+	defer func() {
+		if r := recover(); r != nil {
+			<-s.d.slots
+			s.drop(b, s.panicked(r))
+			panic(r)
+		}
+	}()
+	s.draw(b)
+	b.finish(s.target)
+	return b.count() > 0
+}
+
+func (s *sender) draw(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := MaxBatchEvents
+	if s.suspects > 0 {
+		limit = (s.suspects + 1) / 2
+	}
+	s.queue = b.fill(s.queue, limit, s.flying)
+	if b.count() > 0 {
+		s.flying = append(s.flying, b)
+		return
+	}
+	s.blocked = len(s.queue) > 0 && len(s.flying) > 0
+}
+
+// carry makes the call for a batch and settles what becomes of it.
+func (s *sender) carry(b *batch) {
+	defer s.d.running.Done()
+	defer s.landed(b)
+	defer func() {
+		if r := recover(); r != nil {
+			s.drop(b, s.panicked(r))
+		}
+	}()
+	rejected, err := s.put(b)
+	if err != nil {
+		s.failed(b, err)
+		return
+	}
+	s.accepted(b, rejected)
+}
+
+// landed makes room for the next call.
+func (s *sender) landed(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flying = slices.DeleteFunc(s.flying, func(x *batch) bool { return x == b })
+	s.blocked = false
+	batchPool.Put(b)
+	s.poke()
+}
+
+// put makes one call. The slot is for the call alone: creating a group that is
+// missing may take long, and nobody else waits for that.
+func (s *sender) put(b *batch) (rejected awsclient.Rejected, err error) {
+	d := s.d
+	defer func() { <-d.slots }()
+	body, err := b.body(d.cfg.Compress)
+	if err != nil {
+		return rejected, err
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, d.cfg.AttemptTimeout)
+	defer cancel()
+	d.puts.Add(1)
+	d.wire.Add(int64(len(body.Bytes)))
+	start := time.Now()
+	rejected, err = d.logs.Put(ctx, s.target, body, b.count())
+	if d.cfg.Observe != nil {
+		d.cfg.Observe(Put{Target: s.target, Class: awsclient.Classify(err), Took: time.Since(start),
+			Events: b.count(), Bytes: b.size, Wire: len(body.Bytes)})
+	}
+	return rejected, err
+}
+
+func (s *sender) panicked(reason any) *Error {
+	s.d.cfg.Log.Error("a sender panicked; please report this", "group", s.target.Group, "stream", s.target.Stream,
+		"error", reason, "stack", string(debug.Stack()))
+	return &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: fmt.Errorf("the stream's sender panicked: %v", reason)}
 }
 
 // died lets the flushes go that wait for a sender which panicked: they keep their
 // chunks, and the next one starts another sender.
-func (s *sender) died(b *batch, reason any) {
-	err := &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: fmt.Errorf("the stream's sender panicked: %v", reason)}
-	s.d.cfg.Log.Error("a sender panicked; please report this", "group", s.target.Group, "stream", s.target.Stream,
-		"error", reason, "stack", string(debug.Stack()))
+func (s *sender) died(reason any) {
+	err := s.panicked(reason)
 	s.d.mu.Lock()
-	defer s.d.mu.Unlock()
 	delete(s.d.senders, s.target)
-	for _, run := range b.runs(0, b.count()) {
-		run.p.fail(run.events, err)
-	}
-	s.abandon(err)
-}
-
-func (s *sender) idle() bool {
+	s.d.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.queue) == 0
-}
-
-// pause waits while the stream is backing off. It reports true where the queue is
-// to be looked at again.
-func (s *sender) pause() bool {
-	d := s.notBefore.Sub(s.d.cfg.Now())
-	if d <= 0 {
-		return false
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.wake:
-	case <-s.d.ctx.Done():
-		s.abandon(context.Canceled)
-	}
-	return true
+	s.dead = true
+	s.mu.Unlock()
+	s.abandon(err)
 }
 
 // abandon lets go of everything that waits.
@@ -138,52 +275,42 @@ func (s *sender) abandon(why error) {
 // withdraw takes back what a flush that has to leave still had waiting here. After
 // it returns the sender does not touch that flush's memory.
 func (s *sender) withdraw(p *progress) {
+	s.filling.Lock() // a batch that reads the flush's messages is done with them
+	defer s.filling.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.queue[:0]
-	for _, it := range s.queue {
-		if it.p != p {
-			kept = append(kept, it)
-		}
-	}
-	clear(s.queue[len(kept):])
-	s.queue = kept
+	s.queue = slices.DeleteFunc(s.queue, func(it item) bool { return it.p == p })
 	s.poke()
 }
 
-// put fills the batch and makes one call with it. The slot is for the call alone:
-// creating a group that is missing may take long, and nobody else waits for that.
-func (s *sender) put(b *batch) (rejected awsclient.Rejected, sent bool, err error) {
-	d := s.d
-	defer func() { <-d.slots }()
-	s.fill(b)
-	if b.count() == 0 {
-		return rejected, false, nil
-	}
-	body, err := b.body(d.cfg.Compress)
-	if err != nil {
-		return rejected, true, err
-	}
-	ctx, cancel := context.WithTimeout(d.ctx, d.cfg.AttemptTimeout)
-	defer cancel()
-	d.puts.Add(1)
-	d.wire.Add(int64(len(body.Bytes)))
-	rejected, err = d.logs.Put(ctx, s.target.Group, s.target.Stream, body, b.count())
-	return rejected, true, err
-}
-
-func (s *sender) fill(b *batch) {
+// add queues events behind what waits.
+func (s *sender) add(it item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue = b.fill(s.target, s.queue)
+	if len(it.events) > 0 {
+		s.queue = append(s.queue, it)
+		s.blocked = false
+	}
+	s.poke()
+}
+
+// ahead queues events before what waits. The caller holds the lock.
+func (s *sender) ahead(front []item) {
+	if s.dead {
+		for _, it := range front {
+			it.p.fail(it.events, &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errDied})
+		}
+		return
+	}
+	if len(front) > 0 {
+		s.queue = append(front, s.queue...)
+	}
 }
 
 // accepted settles a batch that CloudWatch took. Events it rejected for their time
 // go again with the present time, and say so: once, because a second refusal means
 // that our clock or theirs is wrong.
 func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
-	s.failures, s.creations = 0, 0
-	s.notBefore = time.Time{}
 	n := b.count()
 	from, to := rejected.Old, n-rejected.New
 	size := 0
@@ -193,81 +320,137 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	s.d.events.Add(int64(to - from))
 	s.d.bytes.Add(int64(size))
 	if from > 0 || to < n {
-		s.d.cfg.Log.Warn("CloudWatch rejected events for their time; they are sent again with the present time and keep their own in _tenantlogs",
+		said := "they are sent again with the present time and keep their own in _tenantlogs"
+		if s.d.cfg.DropLate {
+			said = "they are dropped, as late_events says"
+		}
+		s.d.cfg.Log.Warn("CloudWatch rejected events for their time; "+said,
 			"group", s.target.Group, "stream", s.target.Stream, "too_old", from, "too_new", n-to)
 	}
 	now := s.d.cfg.Now().UnixMilli()
 	// An event becomes queued and enters the queue in one step, for withdraw.
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.failures, s.creations, s.notBefore, s.proven = 0, 0, time.Time{}, true
+	s.suspects = max(0, s.suspects-n)
+	var front []item
 	for _, run := range b.runs(from, to) {
 		if more := run.p.accept(run.events); len(more) > 0 {
-			s.queue = append(s.queue, item{p: run.p, events: more})
+			front = append(front, item{p: run.p, events: more})
 		}
 	}
 	for _, part := range [2][2]int{{0, from}, {to, n}} {
 		for _, run := range b.runs(part[0], part[1]) {
+			if s.d.cfg.DropLate {
+				s.d.dropped.Add(int64(len(run.events)))
+				run.p.discard(run.events)
+				continue
+			}
 			if again := run.p.restamp(run.events, now, s.target); len(again) > 0 {
 				s.d.restamped.Add(int64(len(again)))
-				s.queue = append(s.queue, item{p: run.p, events: again})
+				front = append(front, item{p: run.p, events: again})
 			}
 		}
 	}
+	s.ahead(front)
 }
 
 // failed settles a batch that did not arrive.
 func (s *sender) failed(b *batch, err error) {
-	d := s.d
-	d.putErrors.Add(1)
-	class := awsclient.Classify(err)
-	if class == awsclient.ClassNotFound {
-		s.creations++
-		ctx, cancel := context.WithTimeout(d.ctx, time.Minute)
-		cerr := d.logs.EnsureStream(ctx, s.target)
-		cancel()
-		if cerr == nil && s.creations <= maxCreations {
-			s.requeue(b, nil)
-			return
-		}
-		if cerr != nil {
-			// Whatever it is, it may last; the flush gives its thread back meanwhile, for
-			// the others' chunks.
-			s.giveUp(b, cerr)
-			return
-		}
-	}
-	switch class {
+	s.d.putErrors.Add(1)
+	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
+	switch e.Class {
 	case awsclient.ClassThrottled, awsclient.ClassRetryable, awsclient.ClassConflict:
-		if class == awsclient.ClassThrottled {
-			d.throttled.Add(1)
+		if e.Class == awsclient.ClassThrottled {
+			s.d.throttled.Add(1)
 		}
-		s.failures++
-		s.notBefore = d.cfg.Now().Add(d.cfg.Backoff(s.failures))
-		s.requeue(b, &Error{Target: s.target, Class: class, Err: err})
+		s.requeue(b, e, func() {
+			s.failures++
+			s.notBefore = s.d.cfg.Now().Add(s.d.cfg.Backoff(s.failures))
+		})
+	case awsclient.ClassNotFound:
+		s.missing(b, e)
+	case awsclient.ClassInvalid:
+		s.invalid(b, e)
 	default:
-		s.giveUp(b, err)
+		s.drop(b, e)
 	}
 }
 
-// giveUp sends the chunks of a batch back to Fluent Bit, which keeps them and comes
+// missing creates the stream and sends the batch again. Where that fails, whatever
+// the reason, it may last: the flush gives its thread back meanwhile, for the others'
+// chunks.
+func (s *sender) missing(b *batch, e *Error) {
+	ctx, cancel := context.WithTimeout(s.d.ctx, time.Minute)
+	defer cancel()
+	if err := s.d.logs.EnsureStream(ctx, s.target); err != nil {
+		s.drop(b, &Error{Target: s.target, Class: awsclient.Classify(err), Err: err})
+		return
+	}
+	if !s.again(b) {
+		s.drop(b, e)
+	}
+}
+
+// again queues a batch whose stream was created, unless that happened too often.
+func (s *sender) again(b *batch) bool {
+	s.mu.Lock()
+	s.creations++
+	n := s.creations
+	s.mu.Unlock()
+	if n > maxCreations {
+		return false
+	}
+	s.requeue(b, nil, func() {
+		s.proven = false
+		if n > 1 { // not every host of AWS knows the stream yet
+			s.notBefore = s.d.cfg.Now().Add(s.d.cfg.Backoff(n - 1))
+		}
+	})
+	return true
+}
+
+// invalid looks for the event that makes CloudWatch refuse the whole batch, by halves.
+// Found, it goes once more in an envelope; where even that is refused, its chunk goes
+// back, and the others are no longer held up by it here.
+func (s *sender) invalid(b *batch, e *Error) {
+	if b.count() > 1 {
+		s.requeue(b, e, func() { s.suspects = b.count() })
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := b.refs[0]
+	if r.p.envelop(r.index, e) {
+		s.d.enveloped.Add(1)
+		s.d.cfg.Log.Warn("CloudWatch calls an event invalid; it is sent again in an envelope",
+			"group", s.target.Group, "stream", s.target.Stream, "error", awsclient.Brief(e.Err))
+		s.suspects = 1 // alone, once more
+		s.ahead([]item{{p: r.p, events: []int32{r.index}}})
+		return
+	}
+	s.suspects = 0
+}
+
+// drop sends the chunks of a batch back to Fluent Bit, which keeps them and comes
 // back. The others that wait for this stream find out by themselves.
-func (s *sender) giveUp(b *batch, err error) {
-	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
+func (s *sender) drop(b *batch, e *Error) {
 	for _, run := range b.runs(0, b.count()) {
 		run.p.fail(run.events, e)
 	}
 }
 
 // requeue puts a batch's events back in front of what waits, for the flushes that
-// are still there.
-func (s *sender) requeue(b *batch, why error) {
+// are still there. note is called under the lock.
+func (s *sender) requeue(b *batch, why error, note func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	note()
 	var front []item
 	for _, run := range b.runs(0, b.count()) {
 		if again := run.p.back(run.events, why); len(again) > 0 {
 			front = append(front, item{p: run.p, events: again})
 		}
 	}
-	s.queue = append(front, s.queue...)
+	s.ahead(front)
 }

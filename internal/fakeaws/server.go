@@ -76,6 +76,8 @@ type Call struct {
 	Events int
 	// BodyBytes is the length of the body as it came over the wire.
 	BodyBytes int
+	// LogsFormat is the header x-amzn-logs-format.
+	LogsFormat string
 }
 
 // Server is the stand-in. It is an http.Handler; Start and StartTLS serve it on the loopback interface.
@@ -323,7 +325,7 @@ func (s *Server) call(r *http.Request, operation string, decodeBody func([]byte,
 	if err != nil {
 		return nil, false, serialization("%v", err)
 	}
-	call := Call{Operation: operation, AccessKeyID: caller.accessKey, PrincipalARN: caller.arn, BodyBytes: len(raw)}
+	call := Call{Operation: operation, AccessKeyID: caller.accessKey, PrincipalARN: caller.arn, BodyBytes: len(raw), LogsFormat: r.Header.Get("X-Amzn-Logs-Format")}
 	if p, ok := in.(*putLogEvents); ok {
 		defer p.release()
 		call.Events = len(p.records)

@@ -126,7 +126,7 @@ func (k *Keeper) createGroup(ctx context.Context, spec Spec) error {
 	default:
 		return fmt.Errorf("failed to create group %s: %w", spec.Group, err)
 	}
-	k.checked.Add(spec.Group, struct{}{})
+	k.checked.Add(spec.Group, spec.RetentionDays)
 	k.enqueue(w)
 	return nil
 }

@@ -103,8 +103,8 @@ type Keeper struct {
 	cfg Config
 
 	flight  singleflight.Group
-	checked *lru.Cache[string, struct{}] // groups looked at, or being looked at
-	created *lru.Cache[string, int]      // how often this process has made the group exist
+	checked *lru.Cache[string, int] // groups looked at, or being looked at, for how many days
+	created *lru.Cache[string, int] // how often this process has made the group exist
 
 	mu      sync.Mutex
 	waiting map[string]work // groups whose retention is still to be confirmed
@@ -134,7 +134,7 @@ func NewKeeper(api API, cfg Config) *Keeper {
 	if cfg.Delay == nil {
 		cfg.Delay = func() time.Duration { return 0 }
 	}
-	checked, err := lru.New[string, struct{}](known)
+	checked, err := lru.New[string, int](known)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -159,15 +159,17 @@ func (k *Keeper) Close() {
 	k.calls.Wait()
 }
 
-// Used tells the keeper that a group is in use. The first time, it looks in the
-// background whether the group's retention is what spec asks.
+// Used tells the keeper that a group is in use. The first time, and when spec asks for
+// other days than before, it looks in the background whether the group's retention is
+// what spec asks.
 func (k *Keeper) Used(spec Spec) {
 	if !k.cfg.Create {
 		return
 	}
-	if seen, _ := k.checked.ContainsOrAdd(spec.Group, struct{}{}); seen {
+	if days, seen := k.checked.Get(spec.Group); seen && days == spec.RetentionDays {
 		return
 	}
+	k.checked.Add(spec.Group, spec.RetentionDays)
 	k.enqueue(work{spec: spec, due: k.nextLook(time.Now())})
 }
 

@@ -6,21 +6,15 @@ package output
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/loggroup"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
 // Result is what Fluent Bit is to do with a chunk.
@@ -58,47 +52,37 @@ type Environment struct {
 	Node string
 	// Now replaces the clock.
 	Now func() time.Time
+	// ReloadEvery is how often tenants_file is looked at; 0 means 10 s.
+	ReloadEvery time.Duration
 }
 
 // Instance is one [OUTPUT] section at work. Flush may be called by many threads.
 type Instance struct {
-	opts   Options
-	env    Environment
-	router *tenancy.Router
-	client *awsclient.Client
-	groups *loggroup.Keeper
-	queue  *delivery.Deliverer
-	again  *telemetry.Limiter
+	opts     Options
+	env      Environment
+	accounts *accounts
+	queue    *delivery.Deliverer
+	again    *telemetry.Limiter
+	view     atomic.Pointer[view]
 
-	host   string // what tag-borne records say of their node
-	routes *lru.Cache[string, *route]
-	// claims are the routes of `identity record`; nobody is the one of records that
-	// name no pod.
-	claims *lru.Cache[claim, *route]
-	nobody *route
+	stop    context.CancelFunc
+	watched sync.WaitGroup
 }
-
-// route is what a tag leads to. It is made once and shared.
-type route struct {
-	target   delivery.Target
-	identity *chunk.Identity
-	emf      bool
-	note     string
-	// retention bounds how old an event may be: CloudWatch rejects what it would
-	// expire at once.
-	retention time.Duration
-}
-
-// knownTags bounds how many tags one instance remembers; a tag is a container, so
-// this is far above what a node runs.
-const knownTags = 4096
 
 // New makes an instance. It reads files, but makes no call to AWS.
 func New(ctx context.Context, opts Options, env Environment) (*Instance, error) {
 	if env.Now == nil {
 		env.Now = time.Now
 	}
-	router, err := newRouter(opts, env)
+	registry, file, err := readTenants(opts)
+	if err != nil {
+		return nil, err
+	}
+	if opts.EMF && !mayMakeMetrics(registry) {
+		return nil, &OptionError{"log_format", "json/emf", "no tenant in tenants_file has `emf: true`, so no line could make metrics: give a tenant the permission, or json"}
+	}
+	host := nodeName(env)
+	router, err := newRouter(opts, registry, host)
 	if err != nil {
 		return nil, err
 	}
@@ -111,75 +95,24 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		return nil, err
 	}
 	opts.Region = client.Region
-	routes, err := lru.New[string, *route](knownTags)
+	i := &Instance{opts: opts, env: env, accounts: newAccounts(client, opts, env), again: telemetry.NewLimiter(time.Minute, env.Now)}
+	v, err := newView(&i.opts, router, host)
 	if err != nil {
-		return nil, fmt.Errorf("failed to make the cache of tags: %w", err)
+		return nil, err
 	}
-	claims, err := lru.New[claim, *route](knownTags)
-	if err != nil {
-		return nil, fmt.Errorf("failed to make the cache of claims: %w", err)
-	}
-	i := &Instance{
-		opts: opts, env: env, router: router, client: client, routes: routes, claims: claims, host: nodeName(env),
-		again: telemetry.NewLimiter(time.Minute, env.Now),
-	}
-	i.nobody = i.prepare(router.RouteSource(tenancy.Source{}), "")
-	i.groups = loggroup.NewKeeper(client, loggroup.Config{
-		Create: opts.AutoCreateGroup, Log: env.Log,
-		Delay: func() time.Duration { return rand.N(opts.RetentionCheckDelay + 1) },
-	})
+	i.view.Store(v)
 	i.queue = delivery.New(logs{i}, delivery.Config{
-		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, Now: env.Now,
+		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now,
 	})
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
 	if opts.Identity == "record" {
 		env.Log.Warn("identity is record: the tenant is taken from each record's last kubernetes map, which whoever sends the records can write; use it only behind forwarders that verified it")
 	}
+	ctx, i.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if opts.TenantsFile != "" {
+		i.watched.Go(func() { i.watch(ctx, file) })
+	}
 	return i, nil
-}
-
-func newRouter(opts Options, env Environment) (*tenancy.Router, error) {
-	parser, err := tenancy.NewTagParser(opts.TagPrefix)
-	if err != nil {
-		return nil, fmt.Errorf("tag_prefix: %w", err)
-	}
-	names, err := tenancy.NewNames(opts.LogGroupPrefix, opts.PlatformLogGroup, opts.QuarantineLogGroupPrefix)
-	if err != nil {
-		return nil, fmt.Errorf("log_group_prefix: %w", err)
-	}
-	template, err := tenancy.ParseStreamTemplate(opts.LogStreamTemplate)
-	if err != nil {
-		return nil, fmt.Errorf("log_stream_template: %w", err)
-	}
-	registry, err := newRegistry(opts)
-	if err != nil {
-		return nil, err
-	}
-	return tenancy.NewRouter(parser, registry, names, template, nodeName(env)), nil
-}
-
-func nodeName(env Environment) string {
-	if env.Node != "" {
-		return env.Node
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		env.Log.Warn("the host's name is not known; kubernetes.host stays empty: set NODE_NAME", "error", err)
-	}
-	return host
-}
-
-// settings of tenants_file that this version cannot honour. Ignoring roleArn would
-// put a tenant's logs into the wrong account; ignoring onFailure would hold up what
-// was to be dropped.
-func unsupported(t *tenancy.Tenant) error {
-	switch {
-	case t.RoleARN != "":
-		return fmt.Errorf("tenants_file: tenant %s: roleArn is not available in this version: remove it, or keep the tenant's logs in this account", t.Name)
-	case t.OnFailure != "" && t.OnFailure != "hold":
-		return fmt.Errorf("tenants_file: tenant %s: onFailure %q is not available in this version: use hold", t.Name, t.OnFailure)
-	}
-	return nil
 }
 
 // Flush delivers one chunk and returns when CloudWatch accepted all of it, or it is
@@ -194,7 +127,8 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 
 	w := workPool.Get().(*work)
 	defer w.release()
-	targets := i.decode(w, tag, data)
+	v := i.view.Load()
+	targets := i.decode(w, v, tag, data)
 	if len(w.events.List) > 0 {
 		err := i.queue.Deliver(ctx, delivery.ChunkKey(tag, data), &w.events, targets)
 		if err != nil {
@@ -202,7 +136,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 			return Retry
 		}
 		for _, t := range targets {
-			i.groups.Used(i.spec(t.Group))
+			i.accounts.of(t.Role).groups.Used(v.spec(t.Group))
 		}
 	}
 	i.told(tag, data, &w.events)
@@ -228,11 +162,11 @@ func (w *work) release() {
 }
 
 // decode turns the chunk into events and says where they go.
-func (i *Instance) decode(w *work, tag string, data []byte) []delivery.Target {
+func (i *Instance) decode(w *work, v *view, tag string, data []byte) []delivery.Target {
 	now := i.env.Now()
-	opts := chunk.Options{LogKey: i.opts.LogKey, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
+	opts := chunk.Options{LogKey: i.opts.LogKey, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
 	if i.opts.Identity == "tag" {
-		r := i.route(tag)
+		r := v.route(tag)
 		opts.Identity, opts.AllowEMF, opts.Note = r.identity, r.emf, r.note
 		opts.Oldest = now.Add(-r.retention).UnixMilli()
 		w.decoder.Decode(data, opts, &w.events)
@@ -243,7 +177,7 @@ func (i *Instance) decode(w *work, tag string, data []byte) []delivery.Target {
 	seen := map[delivery.Target]int{}
 	opts.Oldest = now.Add(-oldest).UnixMilli()
 	opts.Resolve = func(c chunk.Claim) (*chunk.Identity, int) {
-		r := i.claimed(c)
+		r := v.claimed(c)
 		at, ok := seen[r.target]
 		if !ok {
 			at = len(targets)
@@ -278,6 +212,10 @@ func (i *Instance) told(tag string, data []byte, ev *chunk.Events) {
 	if ev.Stats.Claimed > 0 {
 		i.limited(slog.LevelWarn, "claimed "+tag, "records name another source than the file they were read from; delivered to the true one, the claim kept in kubernetes_claimed",
 			"tag", shortTag(tag), "records", ev.Stats.Claimed)
+	}
+	if ev.Stats.Dropped > 0 {
+		i.limited(slog.LevelWarn, "dropped "+tag, "records bear a time CloudWatch refuses; dropped, as late_events says",
+			"tag", shortTag(tag), "records", ev.Stats.Dropped)
 	}
 	if ev.Stats.Restamped > 0 {
 		i.limited(slog.LevelWarn, "restamped "+tag, "records bear a time CloudWatch refuses; delivered with the present time, their own kept in _tenantlogs",
@@ -317,21 +255,12 @@ func (i *Instance) limited(level slog.Level, kind, message string, attrs ...any)
 func (i *Instance) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	i.stop()
+	i.watched.Wait()
 	i.queue.Close(ctx)
-	i.groups.Close()
+	open := i.accounts.close()
 	s := i.queue.Stats()
 	i.env.Log.Info("stopped", "events", s.Events, "bytes", s.Bytes, "wire_bytes", s.WireBytes, "puts", s.Puts,
-		"put_errors", s.PutErrors, "throttled", s.Throttled, "restamped", s.Restamped, "ledger_evictions", s.Evicted,
-		"groups_with_retention_open", i.groups.Open())
-}
-
-// logs is CloudWatch as delivery sees it.
-type logs struct{ i *Instance }
-
-func (l logs) Put(ctx context.Context, group, stream string, body awsclient.Body, count int) (awsclient.Rejected, error) {
-	return l.i.client.Put(ctx, group, stream, body, count)
-}
-
-func (l logs) EnsureStream(ctx context.Context, t delivery.Target) error {
-	return l.i.groups.EnsureStream(ctx, l.i.spec(t.Group), t.Stream)
+		"put_errors", s.PutErrors, "throttled", s.Throttled, "restamped", s.Restamped, "dropped", s.Dropped, "enveloped", s.Enveloped, "ledger_evictions", s.Evicted,
+		"groups_with_retention_open", open)
 }

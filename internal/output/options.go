@@ -44,6 +44,11 @@ type Options struct {
 	KMSKeyID            string
 	DeletionProtection  bool
 
+	// EMF announces messages in the embedded metric format, for tenants that may.
+	EMF bool
+	// DropLate drops records whose time CloudWatch refuses.
+	DropLate bool
+
 	Compress     bool
 	FlushTimeout time.Duration
 	MaxInFlight  int
@@ -90,6 +95,18 @@ func oneOf(values []string, field func(*Options) *string) func(*Options, string)
 			}
 		}
 		return errValue
+	}
+}
+
+// choice is one of two words.
+func choice(words map[string]bool, field func(*Options) *bool) func(*Options, string) error {
+	return func(o *Options, v string) error {
+		is, ok := words[strings.ToLower(v)]
+		if !ok {
+			return errValue
+		}
+		*field(o) = is
+		return nil
 	}
 }
 
@@ -188,8 +205,8 @@ var specs = []spec{
 		return err
 	}},
 	{"log_key", "", "the name of one top-level field", text(func(o *Options) *string { return &o.LogKey })},
-	{"log_format", "json", "json" + unavailable, only("json")},
-	{"late_events", "restamp", "restamp" + unavailable, only("restamp")},
+	{"log_format", "json", "json or json/emf", choice(map[string]bool{"json": false, "json/emf": true}, func(o *Options) *bool { return &o.EMF })},
+	{"late_events", "restamp", "restamp or drop", choice(map[string]bool{"restamp": false, "drop": true}, func(o *Options) *bool { return &o.DropLate })},
 	{"on_failure", "hold", "hold" + unavailable, only("hold")},
 
 	{"auto_create_group", "on", onOff, boolean(func(o *Options) *bool { return &o.AutoCreateGroup })},
@@ -211,17 +228,7 @@ var specs = []spec{
 	{"kms_key_id", "", "arn:<partition>:kms:<region>:<account>:key/<id>", matching(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`, func(o *Options) *string { return &o.KMSKeyID })},
 	{"deletion_protection", "off", onOff, boolean(func(o *Options) *bool { return &o.DeletionProtection })},
 
-	{"compress", "gzip", "gzip or none", func(o *Options, v string) error {
-		switch strings.ToLower(v) {
-		case "gzip":
-			o.Compress = true
-		case "none":
-			o.Compress = false
-		default:
-			return errValue
-		}
-		return nil
-	}},
+	{"compress", "gzip", "gzip or none", choice(map[string]bool{"gzip": true, "none": false}, func(o *Options) *bool { return &o.Compress })},
 	{"flush_timeout", "60s", "a time from 1s to 5m, such as 60s; a number alone is seconds",
 		duration(time.Second, 5*time.Minute, func(o *Options) *time.Duration { return &o.FlushTimeout })},
 	{"max_in_flight", "32", "1 to 256 calls at once", number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
@@ -296,8 +303,8 @@ func (o *Options) together() (errs []error) {
 	if o.ExternalID != "" && o.RoleARN == "" {
 		add("external_id", o.ExternalID, "it is used with role_arn, which is not set")
 	}
-	if o.STSEndpoint != "" && o.RoleARN == "" {
-		add("sts_endpoint", o.STSEndpoint, "it is used with role_arn, which is not set")
+	if o.STSEndpoint != "" && o.RoleARN == "" && o.TenantsFile == "" {
+		add("sts_endpoint", o.STSEndpoint, "it is used with role_arn, or with roleArn in tenants_file, neither of which is set")
 	}
 	if o.UseFIPS && o.Endpoint != "" {
 		add("use_fips", "on", "endpoint is set and would win; set one of them")
@@ -335,6 +342,12 @@ func (o *Options) Effective() []slog.Attr {
 	if o.ExternalID != "" {
 		external = "set"
 	}
+	word := func(is bool, yes, no string) string {
+		if is {
+			return yes
+		}
+		return no
+	}
 	values := map[string]any{
 		"region": o.Region, "endpoint": o.Endpoint, "sts_endpoint": o.STSEndpoint, "use_fips": o.UseFIPS, "profile": o.Profile,
 		"role_arn": o.RoleARN, "external_id": external, "extra_user_agent": o.ExtraUserAgent,
@@ -345,7 +358,8 @@ func (o *Options) Effective() []slog.Attr {
 		"log_key": o.LogKey, "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
 		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
-		"compress": o.Compress, "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight,
+		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": "hold",
+		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight,
 	}
 	names := make([]string, 0, len(values))
 	for name, v := range values {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tinylib/msgp/msgp"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
@@ -39,13 +40,20 @@ func from(m map[string]string) func(string) string { return func(k string) strin
 
 func instance(t *testing.T, cfg fakeaws.Config, env Environment, opts ...string) (*Instance, *fakeaws.Server, *logText) {
 	t.Helper()
+	s := fakeaws.New(cfg)
+	i, log := at(t, s, env, opts...)
+	return i, s, log
+}
+
+// at makes an instance that talks to this server.
+func at(t *testing.T, s *fakeaws.Server, env Environment, opts ...string) (*Instance, *logText) {
+	t.Helper()
 	for k, v := range map[string]string{
 		"AWS_ACCESS_KEY_ID": fakeaws.DefaultAccessKeyID, "AWS_SECRET_ACCESS_KEY": fakeaws.DefaultSecretAccessKey, "AWS_SESSION_TOKEN": "",
 		"AWS_PROFILE": "", "AWS_CONFIG_FILE": t.TempDir() + "/none", "AWS_SHARED_CREDENTIALS_FILE": t.TempDir() + "/none",
 	} {
 		t.Setenv(k, v)
 	}
-	s := fakeaws.New(cfg)
 	url, err := s.Start("")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
@@ -53,13 +61,16 @@ func instance(t *testing.T, cfg fakeaws.Config, env Environment, opts ...string)
 	for i := 0; i < len(opts); i += 2 {
 		m[opts[i]] = opts[i+1]
 	}
+	if m["tenants_file"] != "" { // it may name roles
+		m["sts_endpoint"] = url
+	}
 	o, err := ParseOptions(from(m))
 	require.NoError(t, err)
 	log := &logText{}
 	env.Log = slog.New(slog.NewTextHandler(log, nil))
 	i, err := New(context.Background(), o, env)
 	require.NoError(t, err)
-	return i, s, log
+	return i, log
 }
 
 const tagA = "kube.var.log.pods.tenant-a_p_0c8f1f1e-9d3b-4b6a-8f5e-2f1d3c4b5a69.c.0.log"
@@ -93,7 +104,7 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 		want []string
 	}{
 		"external id alone": {map[string]string{"external_id": "abc"}, []string{"external_id", "role_arn, which is not set"}},
-		"sts alone":         {map[string]string{"sts_endpoint": "h"}, []string{"sts_endpoint", "role_arn, which is not set"}},
+		"sts alone":         {map[string]string{"sts_endpoint": "h"}, []string{"sts_endpoint", "neither of which is set"}},
 		"FIPS and endpoint": {map[string]string{"use_fips": "on", "endpoint": "h"}, []string{"use_fips", "endpoint is set and would win"}},
 		"registry, no file": {map[string]string{"tenant_source": "registry"}, []string{"tenant_source", "tenants_file, which is not set"}},
 		"groups that meet":  {map[string]string{"platform_log_group": "/eks/tenants/p"}, []string{"platform_log_group", "lies inside a prefix of tenants"}},
@@ -129,7 +140,9 @@ tenants:
 	record := map[string]any{"log": "x", "_aws": map[string]any{"Timestamp": 1}}
 	require.Equal(t, OK, i.Flush(context.Background(), tagA, chunkOf(now, record), 0))
 	require.Equal(t, OK, i.Flush(context.Background(), strings.Replace(tagA, "tenant-a", "tenant-b", 1), chunkOf(now, record), 0))
-	require.Eventually(t, func() bool { return i.groups.Open() == 0 && s.CallCount("TagResource") == 2 }, 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return i.accounts.of(awsclient.Role{}).groups.Open() == 0 && s.CallCount("TagResource") == 2
+	}, 30*time.Second, 5*time.Millisecond)
 	i.Close()
 	groups := s.Groups()
 	require.Equal(t, 731, groups[0].RetentionInDays)
@@ -144,10 +157,9 @@ tenants:
 func TestSettingsThatAreNotAvailableAreRefusedAtStart(t *testing.T) {
 	file := t.TempDir() + "/tenants.yaml"
 	for yaml, want := range map[string]string{
-		"version: 1\ntenants: {a: {roleArn: arn:aws:iam::123456789012:role/x}}": "tenant a: roleArn is not available in this version",
-		"version: 1\ntenants: {a: {onFailure: drop}}":                           `tenant a: onFailure "drop" is not available`,
-		"version: 1\ntenants: {a: {quarantineKmsKeyArn: x}}":                    "tenants.a.quarantineKmsKeyArn",
-		"version: 1\nunknown: 1":                                                "tenants_file: " + file,
+		"version: 1\ntenants: {a: {onFailure: drop}}":        `tenant a: onFailure "drop" is not available`,
+		"version: 1\ntenants: {a: {quarantineKmsKeyArn: x}}": "tenants.a.quarantineKmsKeyArn",
+		"version: 1\nunknown: 1":                             "tenants_file: " + file,
 	} {
 		require.NoError(t, os.WriteFile(file, []byte(yaml), 0o600))
 		o, err := ParseOptions(from(map[string]string{"region": "us-east-1", "tenants_file": file}))
@@ -237,7 +249,7 @@ func TestWhatNamesNoPodIsNotRemembered(t *testing.T) {
 	add("tenant-a", "p\x00c", "")
 	add("tenant-a", "p", "c")
 	require.Equal(t, OK, i.Flush(context.Background(), "any", chunkOf(time.Now(), records...), 0))
-	require.Equal(t, 1, i.claims.Len())
+	require.Equal(t, 1, i.view.Load().claims.Len())
 	i.Close()
 	require.Len(t, s.Events("/eks/platform", "unrouted"), 302)
 	require.Len(t, s.Events("/eks/tenants/a", "tenant-a/p/c"), 1)

@@ -1,53 +1,104 @@
 package output
 
 import (
-	"errors"
 	"fmt"
-	"strings"
+	"log/slog"
+	"os"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/loggroup"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
-func newRegistry(opts Options) (*tenancy.Registry, error) {
-	o := tenancy.RegistryOptions{Mode: opts.TenantSource, NamespacePrefix: opts.NamespacePrefix}
-	if opts.TenantsFile == "" {
-		r, err := tenancy.NewRegistry(o)
-		if err != nil {
-			return nil, fmt.Errorf("tenant_source: %w", err)
-		}
-		return r, nil
-	}
-	r, err := tenancy.LoadRegistry(opts.TenantsFile, o)
-	if err != nil {
-		return nil, prefixed("tenants_file", err)
-	}
-	var errs []error
-	for _, t := range r.Tenants() {
-		errs = append(errs, unsupported(t))
-	}
-	return r, errors.Join(errs...)
+// view is what follows from one version of the registry: where tags lead, and what
+// groups are to be like. A flush takes one and keeps it to its end, so that a new
+// version never changes a chunk half way.
+type view struct {
+	opts   *Options
+	router *tenancy.Router
+	host   string // what tag-borne records say of their node
+	routes *lru.Cache[string, *route]
+	// claims are the routes of `identity record`; nobody is the one of records that
+	// name no pod.
+	claims *lru.Cache[claim, *route]
+	nobody *route
 }
 
-// prefixed puts a word in front of each of an error's lines.
-func prefixed(word string, err error) error {
-	return errors.New(word + ": " + strings.ReplaceAll(err.Error(), "\n", "\n"+word+": "))
+// route is what a tag leads to. It is made once and shared.
+type route struct {
+	target   delivery.Target
+	kind     tenancy.Kind
+	tenant   string // empty for the platform
+	identity *chunk.Identity
+	emf      bool
+	note     string
+	// retention bounds how old an event may be: CloudWatch rejects what it would
+	// expire at once.
+	retention time.Duration
+}
+
+// knownTags bounds how many tags one instance remembers; a tag is a container, so
+// this is far above what a node runs.
+const knownTags = 4096
+
+func newView(opts *Options, router *tenancy.Router, host string) (*view, error) {
+	routes, err := lru.New[string, *route](knownTags)
+	if err != nil {
+		return nil, fmt.Errorf("failed to make the cache of tags: %w", err)
+	}
+	claims, err := lru.New[claim, *route](knownTags)
+	if err != nil {
+		return nil, fmt.Errorf("failed to make the cache of claims: %w", err)
+	}
+	v := &view{opts: opts, router: router, host: host, routes: routes, claims: claims}
+	v.nobody = v.prepare(router.RouteSource(tenancy.Source{}), "")
+	return v, nil
+}
+
+// newRouter makes the router; the registry comes from tenants_file.
+func newRouter(opts Options, registry *tenancy.Registry, node string) (*tenancy.Router, error) {
+	parser, err := tenancy.NewTagParser(opts.TagPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("tag_prefix: %w", err)
+	}
+	names, err := tenancy.NewNames(opts.LogGroupPrefix, opts.PlatformLogGroup, opts.QuarantineLogGroupPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("log_group_prefix: %w", err)
+	}
+	template, err := tenancy.ParseStreamTemplate(opts.LogStreamTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("log_stream_template: %w", err)
+	}
+	return tenancy.NewRouter(parser, registry, names, template, node), nil
+}
+
+func nodeName(env Environment) string {
+	if env.Node != "" {
+		return env.Node
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		env.Log.Warn("the host's name is not known; kubernetes.host stays empty: set NODE_NAME", slog.Any("error", err))
+	}
+	return host
 }
 
 // route is where the chunks of a tag go; a tag is read once.
-func (i *Instance) route(tag string) *route {
-	if r, ok := i.routes.Get(tag); ok {
+func (v *view) route(tag string) *route {
+	if r, ok := v.routes.Get(tag); ok {
 		return r
 	}
-	to := i.router.Route(tag)
-	r := i.prepare(to, i.host)
+	to := v.router.Route(tag)
+	r := v.prepare(to, v.host)
 	if to.Kind == tenancy.KindUnrouted {
 		r.note = unroutedNote(to.Reason, tag)
 	}
-	i.routes.Add(tag, r)
+	v.routes.Add(tag, r)
 	return r
 }
 
@@ -71,31 +122,34 @@ const (
 
 // claimed is the route of one record in `identity record`. What can name no pod is
 // told before it is kept: whoever sends the records must not fill our memory.
-func (i *Instance) claimed(c chunk.Claim) *route {
+func (v *view) claimed(c chunk.Claim) *route {
 	if !c.Present || len(c.Namespace) > maxLabel || len(c.Pod) > maxSubdomain || len(c.Container) > maxLabel ||
 		len(c.PodUID) > maxUID || len(c.ContainerID) > maxContainerID || len(c.Host) > maxSubdomain {
-		return i.nobody
+		return v.nobody
 	}
 	key := claim{string(c.Namespace), string(c.Pod), string(c.Container), string(c.PodUID), string(c.ContainerID), string(c.Host)}
-	if r, ok := i.claims.Get(key); ok {
+	if r, ok := v.claims.Get(key); ok {
 		return r
 	}
-	to := i.router.RouteSource(tenancy.Source{
+	to := v.router.RouteSource(tenancy.Source{
 		Namespace: key.namespace, Pod: key.pod, Container: key.container, PodUID: key.podUID, ContainerID: key.containerID,
 	})
 	if to.Kind == tenancy.KindUnrouted {
-		return i.nobody
+		return v.nobody
 	}
-	r := i.prepare(to, key.host)
-	i.claims.Add(key, r)
+	r := v.prepare(to, key.host)
+	v.claims.Add(key, r)
 	return r
 }
 
 // prepare turns a route into what a flush needs. host is the node the records are from.
-func (i *Instance) prepare(to tenancy.Route, host string) *route {
-	r := &route{target: delivery.Target{Group: to.Group, Stream: to.Stream}}
-	r.emf = to.Tenant != nil && to.Tenant.EMF
-	r.retention = min(oldest, time.Duration(i.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
+func (v *view) prepare(to tenancy.Route, host string) *route {
+	r := &route{kind: to.Kind, target: delivery.Target{Group: to.Group, Stream: to.Stream}}
+	if t := to.Tenant; t != nil {
+		r.tenant, r.emf = t.Name, t.EMF
+		r.target.Role = awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
+	}
+	r.retention = min(oldest, time.Duration(v.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
 	if to.Kind != tenancy.KindUnrouted {
 		s := to.Source
 		r.identity = chunk.NewIdentity(s.Namespace, s.Pod, s.Container, s.PodUID, s.ContainerID, host)
@@ -103,18 +157,28 @@ func (i *Instance) prepare(to tenancy.Route, host string) *route {
 	return r
 }
 
-// spec is what a group is to be like: its name says whose it is.
-func (i *Instance) spec(group string) loggroup.Spec {
-	spec := loggroup.Spec{
-		Group: group, RetentionDays: i.opts.RetentionDays, Tags: i.opts.LogGroupTags,
-		KMSKeyID: i.opts.KMSKeyID, Class: i.opts.LogGroupClass, DeletionProtection: i.opts.DeletionProtection,
+// emf reports whether a group is one of a tenant that may make metrics.
+func (v *view) emf(group string) bool {
+	name, ok := v.router.TenantOf(group)
+	if !ok {
+		return false
 	}
-	name, ok := i.router.TenantOf(group)
+	t := v.router.Registry().Tenant(name)
+	return t != nil && t.EMF
+}
+
+// spec is what a group is to be like: its name says whose it is.
+func (v *view) spec(group string) loggroup.Spec {
+	spec := loggroup.Spec{
+		Group: group, RetentionDays: v.opts.RetentionDays, Tags: v.opts.LogGroupTags,
+		KMSKeyID: v.opts.KMSKeyID, Class: v.opts.LogGroupClass, DeletionProtection: v.opts.DeletionProtection,
+	}
+	name, ok := v.router.TenantOf(group)
 	if !ok {
 		return spec
 	}
 	spec.Tenant = name
-	if t := i.router.Registry().Tenant(name); t != nil {
+	if t := v.router.Registry().Tenant(name); t != nil {
 		if t.RetentionDays != 0 {
 			spec.RetentionDays = t.RetentionDays
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,6 +77,13 @@ type Tenant struct {
 	RoleARN string
 	// ExternalID goes with RoleARN, if its trust policy asks for one.
 	ExternalID string
+}
+
+// Equal reports whether two tenants have the same name, namespaces and settings.
+func (t *Tenant) Equal(other *Tenant) bool {
+	a, b := *t, *other
+	a.Namespaces, b.Namespaces = nil, nil
+	return reflect.DeepEqual(a, b) && slices.Equal(t.Namespaces, other.Namespaces)
 }
 
 // tenantsFile is the YAML of tenants_file. Pointers tell what is not given from what

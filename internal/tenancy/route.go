@@ -1,9 +1,6 @@
 package tenancy
 
-import (
-	"strings"
-	"sync/atomic"
-)
+import "strings"
 
 // Route is where the lines of a tag go, and why.
 type Route struct {
@@ -17,27 +14,30 @@ type Route struct {
 	Group, Stream string
 }
 
-// Router brings tags to destinations. It may be used by many goroutines.
+// Router brings tags to destinations. It never changes, and may be used by many
+// goroutines.
 type Router struct {
 	parser   *TagParser
 	names    Names
 	template *StreamTemplate
 	node     string
-	registry atomic.Pointer[Registry]
+	registry *Registry
 }
 
 // NewRouter makes a router; node fills $(node) of the template.
 func NewRouter(parser *TagParser, registry *Registry, names Names, template *StreamTemplate, node string) *Router {
-	r := &Router{parser: parser, names: names, template: template, node: node}
-	r.registry.Store(registry)
-	return r
+	return &Router{parser: parser, registry: registry, names: names, template: template, node: node}
 }
 
-// SetRegistry puts another registry in force; what is under way finishes under the old one.
-func (r *Router) SetRegistry(registry *Registry) { r.registry.Store(registry) }
+// With is the same router with another registry.
+func (r *Router) With(registry *Registry) *Router {
+	other := *r
+	other.registry = registry
+	return &other
+}
 
-// Registry is the registry in force.
-func (r *Router) Registry() *Registry { return r.registry.Load() }
+// Registry is the registry the router follows.
+func (r *Router) Registry() *Registry { return r.registry }
 
 // Route says where the lines of this tag go.
 func (r *Router) Route(tag string) Route {
@@ -79,7 +79,7 @@ func (r *Router) unrouted(reason Reason) Route {
 
 func (r *Router) to(src Source) Route {
 	route := Route{Source: src}
-	route.Kind, route.Tenant = r.registry.Load().Resolve(src.Namespace)
+	route.Kind, route.Tenant = r.registry.Resolve(src.Namespace)
 	tenant := ""
 	switch route.Kind {
 	case KindTenant:
