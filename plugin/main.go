@@ -111,6 +111,10 @@ var (
 	instances   []*instance // remote_context is the index here, plus one
 
 	hotReload atomic.Bool
+
+	// One set of metrics and one listener a process, however many instances.
+	metrics  = telemetry.NewMetrics()
+	listener = telemetry.NewListener(metrics)
 )
 
 func main() {} // never runs: c-shared wants it
@@ -144,7 +148,9 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 		report(log, err)
 		return -1
 	}
-	out, err := output.New(context.Background(), opts, output.Environment{Log: log, Node: os.Getenv("NODE_NAME")})
+	out, err := output.New(context.Background(), opts, output.Environment{
+		Log: log, Name: name, Metrics: metrics, Listener: listener, Node: os.Getenv("NODE_NAME"),
+	})
 	if err != nil {
 		report(log, err)
 		return -1
@@ -188,6 +194,7 @@ func FLBPluginFlushCtx(ctx C.uintptr_t, data unsafe.Pointer, length C.size_t, ta
 	timeout := time.Duration(0)
 	if int64(C.thread_id()) == i.thread {
 		i.noWorkers.Do(func() {
+			i.out.WithoutWorkers()
 			i.log.Error("no workers are configured: every flush stops all of Fluent Bit; set `workers 4` in this [OUTPUT]; flush_timeout is shortened meanwhile", "flush_timeout", output.EngineFlushTimeout)
 		})
 		timeout = output.EngineFlushTimeout

@@ -48,6 +48,7 @@ type Stats struct {
 	Duplicates   int // keys that stood in a map again; the last one wins
 	Restamped    int // records whose time CloudWatch would refuse
 	Dropped      int // the same, where Options.DropLate drops them
+	DroppedBytes int // of their messages, as far as they were written
 	Split        int // records whose message became several events
 	Enveloped    int // raw messages wrapped in JSON, whatever the reason
 	NoLogKey     int // records without the field log_key names: shipped whole
@@ -379,8 +380,9 @@ func (d *Decoder) body(off, index int, ms int64) (int, error) {
 	}
 	late := d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest)
 	if late && d.opts.DropLate && ms != badTime {
-		d.out = d.out[:start]
 		d.ev.Stats.Dropped++
+		d.ev.Stats.DroppedBytes += len(d.out) - start
+		d.out = d.out[:start]
 		return end, nil
 	}
 	if late {

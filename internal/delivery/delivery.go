@@ -96,6 +96,9 @@ type Deliverer struct {
 	ledger *ledger
 	slots  chan struct{}
 
+	openMu sync.Mutex
+	open   map[*progress]struct{} // chunks that are not acknowledged in full
+
 	mu      sync.Mutex
 	senders map[Target]*sender
 	running sync.WaitGroup
@@ -122,8 +125,8 @@ func New(logs Logs, cfg Config) *Deliverer {
 	if cfg.Backoff == nil {
 		cfg.Backoff = backoff
 	}
-	d := &Deliverer{logs: logs, cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight), senders: map[Target]*sender{}}
-	d.ledger = newLedger(cfg.LedgerSize, func() { d.evicted.Add(1) })
+	d := &Deliverer{logs: logs, cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
+	d.ledger = newLedger(cfg.LedgerSize, func(p *progress) { d.evicted.Add(1); d.forget(p) })
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -182,7 +185,7 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 	if len(events.List) == 0 {
 		return nil
 	}
-	p := d.ledger.take(key, len(events.List))
+	p := d.take(key, len(events.List))
 	senders := d.enqueue(p, events, targets)
 	err := p.wait(ctx)
 	// Whatever came of it: nothing of this flush may stay in a queue, for its memory
@@ -193,10 +196,52 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 	}
 	// A put that was in flight may have brought the last of it meanwhile.
 	if err == nil || p.complete() {
+		d.forget(p)
 		return nil
 	}
 	d.ledger.put(key, p)
 	return err
+}
+
+// take finds what is known of the chunk, and notes when it first came.
+func (d *Deliverer) take(key Key, events int) *progress {
+	p := d.ledger.take(key, events)
+	if p.since.IsZero() {
+		p.since = d.cfg.Now()
+	}
+	d.openMu.Lock()
+	defer d.openMu.Unlock()
+	d.open[p] = struct{}{}
+	return p
+}
+
+func (d *Deliverer) forget(p *progress) {
+	d.openMu.Lock()
+	defer d.openMu.Unlock()
+	delete(d.open, p)
+}
+
+// Load is how much a Deliverer has to do at one moment.
+type Load struct {
+	InFlight int // PutLogEvents calls
+	// Oldest is when the oldest chunk was handed over first that is not acknowledged in
+	// full; zero where there is none. One that Fluent Bit never brings again counts until
+	// the ledger forgets it.
+	Oldest       time.Time
+	LedgerChunks int
+}
+
+// Load returns it.
+func (d *Deliverer) Load() Load {
+	l := Load{InFlight: len(d.slots), LedgerChunks: d.ledger.len()}
+	d.openMu.Lock()
+	defer d.openMu.Unlock()
+	for p := range d.open {
+		if l.Oldest.IsZero() || p.since.Before(l.Oldest) {
+			l.Oldest = p.since
+		}
+	}
+	return l
 }
 
 // enqueue hands every event that is still to be sent to its stream's sender.

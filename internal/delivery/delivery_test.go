@@ -658,7 +658,7 @@ func TestCloseEndsWhatIsWaiting(t *testing.T) {
 
 func TestTheLedgerIsBounded(t *testing.T) {
 	evicted := 0
-	l := newLedger(3, func() { evicted++ })
+	l := newLedger(3, func(*progress) { evicted++ })
 	for k := range 5 {
 		l.put(Key{byte(k)}, newProgress(1))
 	}
@@ -908,9 +908,28 @@ func TestAStrayCopyInAQueueSendsNothing(t *testing.T) {
 	require.EqualValues(t, 3, d.Stats().Events)
 }
 
-// len is how many chunks are remembered.
-func (l *ledger) len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.size
+func TestTheOldestChunkThatIsNotAcknowledged(t *testing.T) {
+	l := &logsFunc{t: t}
+	fail := true
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if fail {
+			return awsclient.Rejected{}, apiError("AccessDeniedException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	now := time.Unix(1000, 0)
+	d := closed(t, New(l, Config{Log: quiet, LedgerSize: 2, Now: func() time.Time { return now }}))
+	deliver := func(k byte) error { return d.Deliver(context.Background(), Key{k}, numbered(1), here) }
+	require.Zero(t, d.Load())
+	for k := range byte(3) {
+		require.Error(t, deliver(k))
+		now = now.Add(time.Second)
+	}
+	// The first was forgotten for the third; nobody will acknowledge it any more.
+	require.Equal(t, Load{Oldest: time.Unix(1001, 0), LedgerChunks: 2}, d.Load())
+	fail = false
+	require.NoError(t, deliver(1))
+	require.Equal(t, Load{Oldest: time.Unix(1002, 0), LedgerChunks: 1}, d.Load())
+	require.NoError(t, deliver(2))
+	require.Zero(t, d.Load())
 }

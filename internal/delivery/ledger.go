@@ -11,12 +11,12 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	entries *lru.Cache[Key, []*progress]
-	evicted func()
+	evicted func(*progress)
 	full    int
 	size    int
 }
 
-func newLedger(size int, evicted func()) *ledger {
+func newLedger(size int, evicted func(*progress)) *ledger {
 	l := &ledger{evicted: evicted, full: size}
 	// Evictions are counted here, by hand: a key can hold several entries.
 	c, err := lru.New[Key, []*progress](size)
@@ -45,7 +45,7 @@ func (l *ledger) take(key Key, events int) *progress {
 		l.entries.Add(key, list[:len(list)-1])
 	}
 	if len(p.state) != events {
-		l.evicted()
+		l.evicted(p)
 		return newProgress(events)
 	}
 	return p
@@ -60,11 +60,18 @@ func (l *ledger) put(key Key, p *progress) {
 			break
 		}
 		l.size -= len(list)
-		for range list {
-			l.evicted()
+		for _, p := range list {
+			l.evicted(p)
 		}
 	}
 	list, _ := l.entries.Peek(key)
 	l.entries.Add(key, append(list, p))
 	l.size++
+}
+
+// len is how many chunks are remembered.
+func (l *ledger) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size
 }

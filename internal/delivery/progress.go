@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
@@ -31,6 +32,8 @@ const (
 // progress is what is known of one chunk's events. It outlives the flush: a call
 // that was in flight when the flush had to leave reports to it all the same.
 type progress struct {
+	since time.Time // when the chunk was first handed over; never changed
+
 	mu     sync.Mutex
 	state  []state
 	open   int           // events not accepted

@@ -72,6 +72,9 @@ type Config struct {
 	// Backoff is the wait before attempt n (from 1) of retention work that failed; nil
 	// means doubling from 2 s to 5 min, half of it by chance.
 	Backoff func(n int) time.Duration
+	// Observe is told a group's effective retention in days whenever it was read; +Inf is
+	// for ever.
+	Observe func(group string, days float64)
 	// Recheck is the wait before another look at a group over which an account-level
 	// retention policy wins; 0 means 1 h.
 	Recheck time.Duration

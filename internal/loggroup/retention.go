@@ -3,6 +3,7 @@ package loggroup
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -152,8 +153,12 @@ func (k *Keeper) describe(ctx context.Context, names []string) (map[string]types
 			return nil, fmt.Errorf("failed to describe %d log groups: %w", len(names), err)
 		}
 		for _, g := range out.LogGroups {
-			if g.LogGroupName != nil {
-				found[*g.LogGroupName] = g
+			if g.LogGroupName == nil {
+				continue
+			}
+			found[*g.LogGroupName] = g
+			if k.cfg.Observe != nil {
+				k.cfg.Observe(*g.LogGroupName, effective(g))
 			}
 		}
 		if out.NextToken == nil || *out.NextToken == "" {
@@ -304,6 +309,13 @@ func enough(g types.LogGroup, want int) bool {
 		return value(g.RetentionPolicyName) != ""
 	}
 	return int(*g.RetentionInDays) >= want
+}
+
+func effective(g types.LogGroup) float64 {
+	if g.RetentionInDays == nil {
+		return math.Inf(1)
+	}
+	return float64(*g.RetentionInDays)
 }
 
 func number(days *int32) int32 {

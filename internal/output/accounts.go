@@ -9,6 +9,7 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/loggroup"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
 )
 
 // account is CloudWatch Logs as one identity sees it: the platform's own, or a
@@ -27,10 +28,10 @@ type accounts struct {
 	byRole map[awsclient.Role]*account
 }
 
-func newAccounts(own *awsclient.Client, opts Options, env Environment) *accounts {
+func newAccounts(own *awsclient.Client, opts Options, env Environment, metrics *telemetry.Output) *accounts {
 	return &accounts{own: own, byRole: map[awsclient.Role]*account{}, make: func(c *awsclient.Client) *loggroup.Keeper {
 		return loggroup.NewKeeper(c, loggroup.Config{
-			Create: opts.AutoCreateGroup, Log: env.Log,
+			Create: opts.AutoCreateGroup, Log: env.Log, Observe: metrics.Retention,
 			Delay: func() time.Duration { return rand.N(opts.RetentionCheckDelay + 1) },
 		})
 	}}
@@ -61,13 +62,19 @@ func (a *accounts) all() []*account {
 	return all
 }
 
-// close ends the background work and returns how many groups have retention open.
-func (a *accounts) close() (open int) {
+// open is how many groups' retention is not confirmed.
+func (a *accounts) open() (n int) {
+	for _, acc := range a.all() {
+		n += acc.groups.Open()
+	}
+	return n
+}
+
+// close ends the background work.
+func (a *accounts) close() {
 	for _, acc := range a.all() {
 		acc.groups.Close()
-		open += acc.groups.Open()
 	}
-	return open
 }
 
 // logs is CloudWatch as delivery sees it.

@@ -6,6 +6,7 @@ package output
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,12 @@ const (
 // Environment is what an Instance gets from its surroundings.
 type Environment struct {
 	Log *slog.Logger
+	// Name is the instance's, in metrics.
+	Name string
+	// Metrics are the process's, and Listener serves them where metrics_listen asks for
+	// it. Either may be nil.
+	Metrics  *telemetry.Metrics
+	Listener *telemetry.Listener
 	// Node is the Kubernetes node's name, put into `kubernetes.host`; where it is
 	// empty, the host's name is.
 	Node string
@@ -63,6 +70,7 @@ type Instance struct {
 	accounts *accounts
 	queue    *delivery.Deliverer
 	again    *telemetry.Limiter
+	metrics  *telemetry.Output // nil where there are none
 	view     atomic.Pointer[view]
 
 	stop    context.CancelFunc
@@ -95,15 +103,26 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		return nil, err
 	}
 	opts.Region = client.Region
-	i := &Instance{opts: opts, env: env, accounts: newAccounts(client, opts, env), again: telemetry.NewLimiter(time.Minute, env.Now)}
+	i := &Instance{opts: opts, env: env, again: telemetry.NewLimiter(time.Minute, env.Now)}
 	v, err := newView(&i.opts, router, host)
 	if err != nil {
 		return nil, err
 	}
+	if opts.MetricsListen != "" && env.Listener != nil {
+		if err := env.Listener.Join(opts.MetricsListen, env.Log); err != nil {
+			return nil, fmt.Errorf("metrics_listen: %w", err)
+		}
+	}
 	i.view.Store(v)
+	if env.Metrics != nil {
+		i.metrics = env.Metrics.Output(env.Name)
+	}
+	i.metrics.Tenants(registry.Generation, len(registry.Tenants()))
+	i.accounts = newAccounts(client, opts, env, i.metrics)
 	i.queue = delivery.New(logs{i}, delivery.Config{
-		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now,
+		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Observe: i.observe,
 	})
+	i.metrics.Start(i.snapshot)
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
 	if opts.Identity == "record" {
 		env.Log.Warn("identity is record: the tenant is taken from each record's last kubernetes map, which whoever sends the records can write; use it only behind forwarders that verified it")
@@ -132,6 +151,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	if len(w.events.List) > 0 {
 		err := i.queue.Deliver(ctx, delivery.ChunkKey(tag, data), &w.events, targets)
 		if err != nil {
+			i.metrics.Flush("retry")
 			i.retry(tag, err)
 			return Retry
 		}
@@ -139,6 +159,8 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 			i.accounts.of(t.Role).groups.Used(v.spec(t.Group))
 		}
 	}
+	i.metrics.Flush("ok")
+	i.count(v, tag, targets, &w.events)
 	i.told(tag, data, &w.events)
 	return OK
 }
@@ -258,7 +280,12 @@ func (i *Instance) Close() {
 	i.stop()
 	i.watched.Wait()
 	i.queue.Close(ctx)
-	open := i.accounts.close()
+	open := i.accounts.open()
+	i.accounts.close()
+	i.metrics.Close()
+	if i.opts.MetricsListen != "" && i.env.Listener != nil {
+		i.env.Listener.Leave()
+	}
 	s := i.queue.Stats()
 	i.env.Log.Info("stopped", "events", s.Events, "bytes", s.Bytes, "wire_bytes", s.WireBytes, "puts", s.Puts,
 		"put_errors", s.PutErrors, "throttled", s.Throttled, "restamped", s.Restamped, "dropped", s.Dropped, "enveloped", s.Enveloped, "ledger_evictions", s.Evicted,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -52,6 +53,9 @@ type Options struct {
 	Compress     bool
 	FlushTimeout time.Duration
 	MaxInFlight  int
+
+	// MetricsListen is host:port; empty for no metrics.
+	MetricsListen string
 }
 
 // spec is one option: its name, its default, what is allowed, and how it is read.
@@ -233,7 +237,16 @@ var specs = []spec{
 		duration(time.Second, 5*time.Minute, func(o *Options) *time.Duration { return &o.FlushTimeout })},
 	{"max_in_flight", "32", "1 to 256 calls at once", number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
 	{"state_path", "", "nothing" + unavailable, only("")},
-	{"metrics_listen", "", "nothing" + unavailable, only("")},
+	{"metrics_listen", "", "host:port or :port", func(o *Options, v string) error {
+		if o.MetricsListen = v; v == "" {
+			return nil
+		}
+		_, port, err := net.SplitHostPort(v)
+		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
+			return errValue
+		}
+		return nil
+	}},
 }
 
 func retentionDays() string {
@@ -359,7 +372,7 @@ func (o *Options) Effective() []slog.Attr {
 		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
 		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": "hold",
-		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight,
+		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen,
 	}
 	names := make([]string, 0, len(values))
 	for name, v := range values {

@@ -112,6 +112,7 @@ func (w *watcher) look() {
 	if bytes.Equal(data, w.inForce) {
 		if w.refused != "" {
 			w.refused = ""
+			w.i.metrics.TenantsRefused(false)
 			w.i.env.Log.Info("tenants_file is again the version in force")
 		}
 		return
@@ -121,9 +122,11 @@ func (w *watcher) look() {
 		return
 	}
 	w.inForce, w.refused = data, ""
+	w.i.metrics.TenantsRefused(false)
 }
 
 func (w *watcher) refuse(err error) {
+	w.i.metrics.TenantsRefused(true)
 	now := w.i.env.Now()
 	if err.Error() == w.refused && now.Sub(w.told) < remindEvery {
 		return
@@ -150,6 +153,7 @@ func (i *Instance) replace(data []byte) error {
 		return err
 	}
 	i.view.Store(v)
+	i.metrics.Tenants(next.Generation, len(next.Tenants()))
 	if i.opts.EMF && !mayMakeMetrics(next) {
 		i.env.Log.Warn("log_format is json/emf, but no tenant in tenants_file has emf: true any more: no line makes metrics")
 	}

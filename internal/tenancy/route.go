@@ -70,7 +70,10 @@ func (r *Router) RouteSource(src Source) Route {
 // TenantOf is the tenant whose group this is; false for the platform's.
 func (r *Router) TenantOf(group string) (string, bool) {
 	name, ok := strings.CutPrefix(group, r.names.TenantPrefix)
-	return name, ok && Label(name)
+	if !ok || !Label(name) {
+		return "", false
+	}
+	return name, true
 }
 
 func (r *Router) unrouted(reason Reason) Route {

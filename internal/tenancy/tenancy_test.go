@@ -704,3 +704,21 @@ func TestNoReloadMovesANamespace(t *testing.T) {
 		}
 	})
 }
+
+func TestAGroupSaysWhoseItIs(t *testing.T) {
+	registry, err := NewRegistry(RegistryOptions{})
+	require.NoError(t, err)
+	parser, err := NewTagParser(nil)
+	require.NoError(t, err)
+	template, err := ParseStreamTemplate(DefaultStreamTemplate)
+	require.NoError(t, err)
+	r := NewRouter(parser, registry, DefaultNames(), template, "n")
+	for group, want := range map[string]string{
+		"/eks/tenants/acme": "acme", "/eks/tenants/acme-corp": "acme-corp", "/eks/platform": "", "/eks/quarantine/acme": "",
+		"/eks/quarantine/_pending": "", "/eks/tenants/": "", "/eks/tenants/Acme": "", "/eks/tenants/a/b": "", "x/eks/tenants/acme": "",
+	} {
+		got, ok := r.TenantOf(group)
+		require.Equal(t, want, got, group)
+		require.Equal(t, want != "", ok, group)
+	}
+}

@@ -1,0 +1,65 @@
+package output
+
+import (
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
+)
+
+func (i *Instance) snapshot() telemetry.Snapshot {
+	load := i.queue.Load()
+	return telemetry.Snapshot{
+		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
+		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(),
+	}
+}
+
+// observe counts one PutLogEvents call.
+func (i *Instance) observe(p delivery.Put) {
+	tenant, _ := i.view.Load().router.TenantOf(p.Target.Group)
+	i.metrics.Put(tenant, p.Class.String(), p.Class == awsclient.ClassNone, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
+}
+
+// count counts the records of a chunk that was delivered: once, because a chunk that is
+// sent again has not been delivered before.
+func (i *Instance) count(v *view, tag string, targets []delivery.Target, ev *chunk.Events) {
+	if i.metrics == nil {
+		return
+	}
+	type sum struct{ records, bytes int }
+	sums := make([]sum, len(targets))
+	last := -1
+	for n := range ev.List {
+		e := &ev.List[n]
+		if e.Record != last {
+			sums[e.Dest].records++
+			last = e.Record
+		}
+		sums[e.Dest].bytes += e.To - e.From
+	}
+	whole := telemetry.ManyTenants // what is known of the chunk as a whole
+	for n, t := range targets {
+		tenant, _ := v.router.TenantOf(t.Group)
+		outcome := telemetry.Delivered
+		if t == v.nobody.target {
+			outcome = telemetry.Unrouted
+		}
+		i.metrics.Records(tenant, outcome, sums[n].records, sums[n].bytes)
+		if len(targets) == 1 {
+			whole = tenant
+		}
+	}
+	s := &ev.Stats
+	i.metrics.Records(whole, telemetry.Malformed, s.Malformed, s.LostBytes)
+	i.metrics.Records(whole, telemetry.Dropped, s.Dropped, s.DroppedBytes)
+	for change, n := range map[string]int{
+		"restamped": s.Restamped, "split": s.Split, "mismatch": s.Claimed, "reserved_name": s.Reserved, "emf": s.EMF,
+		"normalised": s.Normalised, "enveloped": s.Enveloped, "no_log_key": s.NoLogKey,
+	} {
+		i.metrics.Change(whole, change, n)
+	}
+}
+
+// WithoutWorkers notes that no workers are configured.
+func (i *Instance) WithoutWorkers() { i.metrics.WithoutWorkers() }
