@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // FluentBit is a real one.
@@ -27,16 +31,26 @@ func (FluentBit) TagPrefix(n *Node, l Layout) string {
 
 // Ship implements Engine.
 func (e FluentBit) Ship(ctx context.Context, r Run) error {
-	dir, err := os.MkdirTemp("", "fluent-bit-")
-	if err != nil {
-		return err
+	dir := r.State
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "fluent-bit-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
 	}
-	defer os.RemoveAll(dir)
 	if err := os.WriteFile(filepath.Join(dir, "parsers.conf"), []byte(parsers), 0o600); err != nil {
 		return err
 	}
+	text, err := e.Config(r, dir)
+	if err != nil {
+		return err
+	}
 	conf := filepath.Join(dir, "fluent-bit.conf")
-	if err := os.WriteFile(conf, []byte(e.Config(r, dir)), 0o600); err != nil {
+	if r.YAML {
+		conf = filepath.Join(dir, "fluent-bit.yaml")
+	}
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
 	args := []string{"-c", conf}
@@ -89,80 +103,122 @@ const parsers = `[PARSER]
     Format      json
 `
 
-// Config is the classic configuration Ship runs with; dir holds parsers.conf.
-func (e FluentBit) Config(r Run, dir string) string {
+// section is one section of Fluent Bit's configuration.
+type section struct {
+	kind string // service, input, filter or output
+	keys [][2]string
+}
+
+func (s *section) add(key, value string) { s.keys = append(s.keys, [2]string{key, value}) }
+
+// Config is the configuration Ship runs with; dir holds parsers.conf and what is kept.
+func (e FluentBit) Config(r Run, dir string) (string, error) {
 	layout := r.Layout
 	if layout == "" {
 		layout = Pods
 	}
-	var b strings.Builder
 	grace := r.Grace
 	if grace == 0 {
 		grace = 5 * time.Second
 	}
+	service := section{kind: "service", keys: [][2]string{
+		{"flush", "0.2"}, {"grace", strconv.Itoa(int(grace.Seconds()))}, {"log_level", "info"},
+		{"parsers_file", dir + "/parsers.conf"}, {"scheduler.base", "1"}, {"scheduler.cap", "2"},
+	}}
 	// tail's own defaults lose lines; the values are those the chart pins.
-	fmt.Fprintf(&b, `[SERVICE]
-    Flush         0.2
-    Grace         %d
-    Log_Level     info
-    Parsers_File  %s/parsers.conf
-    Scheduler.Base 1
-    Scheduler.Cap  2
-
-[INPUT]
-    Name              tail
-    Path              %s%s
-    Tag               kube.*
-    multiline.parser  cri
-    Read_from_Head    On
-    Refresh_Interval  1
-    Buffer_Max_Size   4MB
-    Skip_Long_Lines   Off
-    DB                %s/tail.db
-`, int(grace.Seconds()), dir, r.Node.Root, layout.glob(), dir)
+	tail := section{kind: "input", keys: [][2]string{
+		{"name", "tail"}, {"path", r.Node.Root + layout.glob()}, {"tag", "kube.*"}, {"multiline.parser", "cri"},
+		{"read_from_head", "on"}, {"refresh_interval", "1"}, {"buffer_max_size", "4MB"}, {"skip_long_lines", "off"},
+		{"db", dir + "/tail.db"},
+	}}
+	if r.State != "" {
+		service.add("storage.path", dir+"/storage")
+		service.add("storage.sync", "full")
+		tail.add("storage.type", "filesystem")
+	}
+	sections := []section{service, tail}
 	if r.ParseJSON {
-		fmt.Fprintf(&b, `
-[FILTER]
-    Name          parser
-    Match         *
-    Key_Name      log
-    Parser        json
-    Reserve_Data  %s
-`, onOff(r.ReserveData))
+		sections = append(sections, section{kind: "filter", keys: [][2]string{
+			{"name", "parser"}, {"match", "*"}, {"key_name", "log"}, {"parser", "json"}, {"reserve_data", onOff(r.ReserveData)},
+		}})
 	}
-	b.WriteString(r.Filters)
-	if r.Output != "" {
-		fmt.Fprintf(&b, "\n[OUTPUT]\n%s\n", r.Output)
-		return b.String()
+	if r.Output == "" {
+		for _, options := range append([]map[string]string{r.Options}, r.More...) {
+			sections = append(sections, e.output(r, layout, options))
+		}
 	}
-	for _, options := range append([]map[string]string{r.Options}, r.More...) {
-		workers := r.Workers
-		if workers == 0 {
-			workers = 4
+	if !r.YAML {
+		return classic(sections, r.Filters, r.Output), nil
+	}
+	if r.Filters != "" || r.Output != "" {
+		return "", errors.New("filters and outputs as text are of the classic format")
+	}
+	return yamlConfig(sections)
+}
+
+func (e FluentBit) output(r Run, layout Layout, options map[string]string) section {
+	out := section{kind: "output", keys: [][2]string{{"name", "cloudwatch_tenants"}, {"match", "*"}}}
+	switch {
+	case r.Workers == 0:
+		out.add("workers", "4")
+	case r.Workers > 0:
+		out.add("workers", strconv.Itoa(r.Workers))
+	}
+	all := withDefaults(options)
+	if all["tag_prefix"] == "" {
+		all["tag_prefix"] = e.TagPrefix(r.Node, layout)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out.add(name, all[name])
+	}
+	return out
+}
+
+// classic writes sections, with filters and one output as they are in between.
+func classic(sections []section, filters, output string) string {
+	var b strings.Builder
+	for _, s := range sections {
+		if s.kind == "output" {
+			b.WriteString(filters)
+			filters = ""
 		}
-		b.WriteString("\n[OUTPUT]\n    Name cloudwatch_tenants\n    Match *\n")
-		if workers > 0 {
-			fmt.Fprintf(&b, "    Workers %d\n", workers)
+		fmt.Fprintf(&b, "\n[%s]\n", strings.ToUpper(s.kind))
+		for _, k := range s.keys {
+			fmt.Fprintf(&b, "    %s %s\n", k[0], k[1])
 		}
-		all := withDefaults(options)
-		if all["tag_prefix"] == "" {
-			all["tag_prefix"] = e.TagPrefix(r.Node, layout)
-		}
-		names := make([]string, 0, len(all))
-		for name := range all {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			fmt.Fprintf(&b, "    %s %s\n", name, all[name])
-		}
+	}
+	b.WriteString(filters)
+	if output != "" {
+		fmt.Fprintf(&b, "\n[OUTPUT]\n%s\n", output)
 	}
 	return b.String()
 }
 
+// yamlConfig writes the same as Fluent Bit's YAML.
+func yamlConfig(sections []section) (string, error) {
+	keys := func(s section) map[string]string {
+		m := map[string]string{}
+		for _, k := range s.keys {
+			m[k[0]] = k[1]
+		}
+		return m
+	}
+	pipeline := map[string][]map[string]string{}
+	doc := map[string]any{"pipeline": pipeline}
+	for _, s := range sections {
+		if s.kind == "service" {
+			doc["service"] = keys(s)
+			continue
+		}
+		pipeline[s.kind+"s"] = append(pipeline[s.kind+"s"], keys(s))
+	}
+	text, err := yaml.Marshal(doc)
+	return string(text), err
+}
+
 func onOff(on bool) string {
 	if on {
-		return "On"
+		return "on"
 	}
-	return "Off"
+	return "off"
 }

@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"time"
 
@@ -17,8 +17,8 @@ func (Host) Name() string { return "host" }
 
 // Ship implements Engine.
 func (e Host) Ship(ctx context.Context, r Run) error {
-	if r.Output != "" || r.Filters != "" {
-		return fmt.Errorf("the host has neither filters nor outputs of its own")
+	if r.Output != "" || r.Filters != "" || r.State != "" || r.YAML {
+		return errors.New("the host has neither filters nor outputs nor storage nor formats of its own")
 	}
 	workers := r.Workers
 	switch workers {

@@ -162,6 +162,11 @@ type Run struct {
 	Filters string
 	// Output replaces the plugin by another of the engine's own, whole section lines.
 	Output string
+	// State is a folder kept from one run to the next: what was read, and chunks in
+	// filesystem storage. Empty means that nothing is kept. Fluent Bit's alone.
+	State string
+	// YAML is Fluent Bit's other configuration format; else the classic one.
+	YAML bool
 	// Grace is how long the engine waits at its end; 0 means 5 s.
 	Grace time.Duration
 }
@@ -183,6 +188,24 @@ func FindFluentBit() string {
 		return ""
 	}
 	return p
+}
+
+// FindAWSCLI is a working AWS CLI: $AWSCLI, Debian's, or one on PATH; empty if there is
+// none. A name on PATH need not work: version managers leave shims.
+func FindAWSCLI(ctx context.Context) string {
+	candidates := []string{os.Getenv("AWSCLI"), "/usr/bin/aws", "/usr/local/bin/aws"}
+	if path, err := exec.LookPath("aws"); err == nil {
+		candidates = append(candidates, path)
+	}
+	for _, path := range candidates {
+		if path == "" {
+			continue
+		}
+		if out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput(); err == nil && strings.Contains(string(out), "aws-cli/") {
+			return path
+		}
+	}
+	return ""
 }
 
 // poll waits until done says true.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
@@ -45,25 +46,14 @@ func clientEnv(t *testing.T, extra ...string) []string {
 	}, extra...)
 }
 
-// findAWSCLI returns a working awscli, or skips the test. A name on the PATH need not work: version managers leave shims.
+// findAWSCLI returns a working awscli, or skips the test.
 func findAWSCLI(t *testing.T) string {
 	t.Helper()
-	candidates := []string{os.Getenv("AWSCLI"), "/usr/bin/aws", "/usr/local/bin/aws"}
-	if path, err := exec.LookPath("aws"); err == nil {
-		candidates = append(candidates, path)
+	path := node.FindAWSCLI(t.Context())
+	if path == "" {
+		t.Skip("no working awscli found ($AWSCLI, /usr/bin/aws, /usr/local/bin/aws, PATH); it was NOT tried against the stand-in")
 	}
-	for _, path := range candidates {
-		if path == "" {
-			continue
-		}
-		out, err := exec.CommandContext(t.Context(), path, "--version").CombinedOutput()
-		if err == nil && bytes.Contains(out, []byte("aws-cli/")) {
-			t.Logf("%s: %s", path, bytes.TrimSpace(out))
-			return path
-		}
-	}
-	t.Skip("no working awscli found ($AWSCLI, /usr/bin/aws, /usr/local/bin/aws, PATH); it was NOT tried against the stand-in")
-	return ""
+	return path
 }
 
 func TestAWSCLI(t *testing.T) {
