@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -213,5 +215,105 @@ func TestTheHostHearsOnlyTheLevelItAskedFor(t *testing.T) {
 			told = told || strings.Contains(l.Text, "effective configuration")
 		}
 		require.Equal(t, want, told, level)
+	}
+}
+
+// What is the configuration's fault is refused at start, by a line that names the
+// option, its value and what is allowed.
+func TestTheHostIsRefusedAConfigurationThatCannotWork(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	broken := file("broken.yaml", "version: [")
+	clash := file("clash.yaml", "version: 1\ntenants: {a: {namespaces: [x]}, b: {namespaces: [x]}}")
+	hidden := file("hidden.yaml", "version: 1\ntenants: {a: {namespaces: [team-a]}}")
+	good := file("good.yaml", "version: 1\ntenants: {a: {}}")
+	region := []string{"region", "us-east-1"}
+	for name, test := range map[string]struct {
+		options []string
+		want    string
+	}{
+		"no region":             {nil, "region is not set: set the option region, or AWS_REGION in the environment"},
+		"tenants_file missing":  {append(region, "tenants_file", dir+"/none"), "tenants_file: failed to read it: open " + dir + "/none"},
+		"tenants_file broken":   {append(region, "tenants_file", broken), "tenants_file: " + broken + ": not a tenants file"},
+		"tenants_file clashing": {append(region, "tenants_file", clash), "x is also tenant \"a\"'s: a namespace has one tenant"},
+		"clash with the rule":   {append(region, "tenants_file", hidden), "namespace tenant-a would get it by namespace_prefix"},
+		"registry, no file":     {append(region, "tenant_source", "registry"), `tenant_source: "registry" is not allowed: the registry is read from tenants_file, which is not set`},
+		"group prefix":          {append(region, "log_group_prefix", "/eks/tenants"), "log_group_prefix"},
+		"group prefix illegal":  {append(region, "log_group_prefix", "/eks:tenants/"), "log_group_prefix"},
+		"template variable":     {append(region, "log_stream_template", "$(pods)"), `log_stream_template: "$(pods)" is not allowed: "$(pods)" has the unknown variable "$(pods)": use $(node)`},
+		"core's template":       {append(region, "log_stream_template", "$kubernetes['pod_name']"), "has a $ that begins no variable"},
+		"EMF, nobody may":       {append(region, "log_format", "json/emf", "tenants_file", good), "log_format: \"json/emf\" is not allowed: no tenant in tenants_file has `emf: true`"},
+		"log_format":            {append(region, "log_format", "xml"), `log_format: "xml" is not allowed: give json or json/emf`},
+		"late_events":           {append(region, "late_events", "keep"), `late_events: "keep" is not allowed: give restamp or drop`},
+		"retention":             {append(region, "log_retention_days", "0"), `log_retention_days: "0" is not allowed: give a number of days CloudWatch Logs knows`},
+		"check delay":           {append(region, "retention_check_delay", "2h"), `retention_check_delay: "2h" is not allowed: give a time from 0s to 1h`},
+		"metrics_listen":        {append(region, "metrics_listen", "2021"), `metrics_listen: "2021" is not allowed: give host:port or :port`},
+		"state_path":            {append(region, "state_path", "/x"), `state_path: "/x" is not allowed: it is not available in this version; give nothing`},
+		"plain http":            {append(region, "endpoint", "http://logs.example.com"), "would send logs unencrypted: use https"},
+		"FIPS and endpoint":     {append(region, "use_fips", "on", "endpoint", "h"), "endpoint is set and would win; set one of them"},
+		"profile unknown":       {append(region, "profile", "nobody"), "failed to load the AWS configuration"},
+		"KMS key":               {append(region, "kms_key_id", "alias/x"), `kms_key_id: "alias/x" is not allowed: give arn:<partition>:kms:`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			properties := map[string]string{}
+			for i := 0; i < len(test.options); i += 2 {
+				properties[test.options[i]] = test.options[i+1]
+			}
+			env := []string{"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent"}
+			_, err := startHost(t, host.Config{Env: env, Outputs: []host.Output{{Workers: 1, Properties: properties}}})
+			var start *host.StartError
+			require.ErrorAs(t, err, &start)
+			lines := 0
+			for _, l := range start.Logs {
+				if strings.Contains(l.Text, test.want) {
+					lines++
+				}
+			}
+			require.Equal(t, 1, lines, "%v", start.Logs)
+		})
+	}
+}
+
+// What is the network's fault, or will be mended, is no reason not to start: chunks are
+// kept, and one line in a while says why.
+func TestTheHostGoesOnWhileNothingCanBeReached(t *testing.T) {
+	for name, test := range map[string]struct {
+		env     []string
+		options map[string]string
+		want    string
+	}{
+		"no credentials": {nil, map[string]string{"endpoint": "https://127.0.0.1:1"}, "class=credentials"},
+		"refused": {[]string{"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=y"},
+			map[string]string{"endpoint": "https://127.0.0.1:1"}, "connection refused"},
+		"no such host": {[]string{"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=y"},
+			map[string]string{"endpoint": "https://logs.invalid"}, "logs.invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.options["region"], test.options["retry_limit"], test.options["flush_timeout"] = "us-east-1", "no_limits", "1s"
+			env := append([]string{
+				"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_SESSION_TOKEN=", "AWS_PROFILE=", "AWS_EC2_METADATA_DISABLED=true",
+				"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent", "AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_CONTAINER_CREDENTIALS_FULL_URI=",
+			}, test.env...)
+			h, err := startHost(t, host.Config{Env: env, Outputs: []host.Output{{Workers: 2, Properties: test.options}},
+				Grace: 100 * time.Millisecond, StorageDir: t.TempDir()})
+			require.NoError(t, err)
+			require.NoError(t, h.Send(tagOfA, record("x")))
+			require.NoError(t, h.Until(within(t, time.Minute), func(st host.Stats) bool { return st.Flushed >= 3 }))
+			sum, err := h.Stop(within(t, time.Minute))
+			require.NoError(t, err)
+			require.Equal(t, 1, sum.KeptInStorage, "nothing is lost")
+			told := 0
+			for _, l := range h.Logs() {
+				if strings.Contains(l.Text, "chunk not delivered") {
+					require.Contains(t, l.Text, test.want)
+					told++
+				}
+			}
+			require.Equal(t, 1, told, "once in a while")
+		})
 	}
 }

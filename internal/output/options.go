@@ -58,10 +58,11 @@ type Options struct {
 	MetricsListen string
 }
 
-// spec is one option: its name, its default, what is allowed, and how it is read.
+// spec is one option: its name, its default, what is allowed, what it means (Markdown,
+// for docs/options.md), and how it is read.
 type spec struct {
-	name, value, allowed string
-	set                  func(*Options, string) error
+	name, value, allowed, meaning string
+	set                           func(*Options, string) error
 }
 
 // errValue is the answer of a setter whose allowed text says everything.
@@ -172,81 +173,150 @@ const (
 )
 
 var specs = []spec{
-	{"region", "", "an AWS region such as us-east-1; default: AWS_REGION", matching(`^[a-z]{2,}(-[a-z0-9]+)+-\d+$`, func(o *Options) *string { return &o.Region })},
-	{"endpoint", "", "a host, host:port, or https://host[:port]", endpoint(func(o *Options) *string { return &o.Endpoint })},
-	{"sts_endpoint", "", "a host, host:port, or https://host[:port]", endpoint(func(o *Options) *string { return &o.STSEndpoint })},
-	{"use_fips", "off", onOff, boolean(func(o *Options) *bool { return &o.UseFIPS })},
-	{"profile", "", "a profile of the shared AWS configuration", text(func(o *Options) *string { return &o.Profile })},
-	{"role_arn", "", "arn:<partition>:iam::<account>:role/<name>", matching(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}$`, func(o *Options) *string { return &o.RoleARN })},
-	{"external_id", "", "2 to 1224 characters of letters, digits and +=,.@:/-_", func(o *Options, v string) error {
-		if o.ExternalID = v; v != "" && !tenancy.ValidExternalID(v) {
-			return errValue
-		}
-		return nil
-	}},
-	{"extra_user_agent", "", "up to 128 letters, digits and !#$%&'*+-.^_`|~/", matching("^[A-Za-z0-9!#$%&'*+.^_`|~/-]{1,128}$", func(o *Options) *string { return &o.ExtraUserAgent })},
-
-	{"identity", "tag", "tag or record", oneOf([]string{"tag", "record"}, func(o *Options) *string { return &o.Identity })},
-	{"tenant_source", "prefix", "prefix or registry", func(o *Options, v string) (err error) { o.TenantSource, err = tenancy.ParseMode(v); return err }},
-	{"tenants_file", "", "the path of a YAML file", text(func(o *Options) *string { return &o.TenantsFile })},
-	{"namespace_prefix", "tenant-", "the start of a namespace's name", text(func(o *Options) *string { return &o.NamespacePrefix })},
-	{"tag_prefix", "", "prefixes separated by commas, each ending in containers. or pods.", func(o *Options, v string) error {
-		o.TagPrefix = nil
-		for _, p := range strings.Split(v, ",") {
-			if p = strings.TrimSpace(p); p != "" {
-				o.TagPrefix = append(o.TagPrefix, p)
+	{"region", "", "an AWS region such as us-east-1; default: AWS_REGION",
+		"The region the logs go to.",
+		matching(`^[a-z]{2,}(-[a-z0-9]+)+-\d+$`, func(o *Options) *string { return &o.Region })},
+	{"endpoint", "", "a host, host:port, or https://host[:port]",
+		"Replaces AWS's host for CloudWatch Logs, such as a VPC endpoint's. Plain http only for this machine's own addresses.",
+		endpoint(func(o *Options) *string { return &o.Endpoint })},
+	{"sts_endpoint", "", "a host, host:port, or https://host[:port]",
+		"The same for STS, for `role_arn` and tenants' `roleArn`.",
+		endpoint(func(o *Options) *string { return &o.STSEndpoint })},
+	{"use_fips", "off", onOff,
+		"FIPS 140 endpoints. Not together with `endpoint`. In GovCloud the plain host is the FIPS one.",
+		boolean(func(o *Options) *bool { return &o.UseFIPS })},
+	{"profile", "", "a profile of the shared AWS configuration",
+		"A profile of the shared AWS configuration files.",
+		text(func(o *Options) *string { return &o.Profile })},
+	{"role_arn", "", "arn:<partition>:iam::<account>:role/<name>",
+		"A role to assume for all calls.",
+		matching(`^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}$`, func(o *Options) *string { return &o.RoleARN })},
+	{"external_id", "", "2 to 1224 characters of letters, digits and +=,.@:/-_",
+		"Goes with `role_arn`.",
+		func(o *Options, v string) error {
+			if o.ExternalID = v; v != "" && !tenancy.ValidExternalID(v) {
+				return errValue
 			}
-		}
-		_, err := tenancy.NewTagParser(o.TagPrefix)
-		return err
-	}},
-	{"log_group_prefix", "/eks/tenants/", "a prefix of group names ending in /", text(func(o *Options) *string { return &o.LogGroupPrefix })},
-	{"platform_log_group", "/eks/platform", "a group name", text(func(o *Options) *string { return &o.PlatformLogGroup })},
-	{"quarantine_log_group_prefix", "/eks/quarantine/", "a prefix of group names ending in /", text(func(o *Options) *string { return &o.QuarantineLogGroupPrefix })},
-	{"log_stream_template", tenancy.DefaultStreamTemplate, "text with $(node) $(namespace) $(pod) $(container) $(tenant)", func(o *Options, v string) error {
-		o.LogStreamTemplate = v
-		_, err := tenancy.ParseStreamTemplate(v)
-		return err
-	}},
-	{"log_key", "", "the name of one top-level field", text(func(o *Options) *string { return &o.LogKey })},
-	{"log_format", "json", "json or json/emf", choice(map[string]bool{"json": false, "json/emf": true}, func(o *Options) *bool { return &o.EMF })},
-	{"late_events", "restamp", "restamp or drop", choice(map[string]bool{"restamp": false, "drop": true}, func(o *Options) *bool { return &o.DropLate })},
-	{"on_failure", "hold", "hold" + unavailable, only("hold")},
-
-	{"auto_create_group", "on", onOff, boolean(func(o *Options) *bool { return &o.AutoCreateGroup })},
-	{"log_retention_days", "365", "a number of days CloudWatch Logs knows: " + retentionDays(), func(o *Options, v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || !tenancy.ValidRetention(n) {
-			return errValue
-		}
-		o.RetentionDays = n
-		return nil
-	}},
-	{"retention_check_delay", "5m", "a time from 0s to 1h, such as 5m; a number alone is seconds",
-		duration(0, time.Hour, func(o *Options) *time.Duration { return &o.RetentionCheckDelay })},
-	{"log_group_class", "STANDARD", "STANDARD or INFREQUENT_ACCESS", oneOf([]string{"STANDARD", "INFREQUENT_ACCESS"}, func(o *Options) *string { return &o.LogGroupClass })},
-	{"log_group_tags", "", "key=value pairs separated by commas, at most 40, no key starting with aws: or eks-tenant-logs/state or /tenant", func(o *Options, v string) (err error) {
-		o.LogGroupTags, err = parseTags(v)
-		return err
-	}},
-	{"kms_key_id", "", "arn:<partition>:kms:<region>:<account>:key/<id>", matching(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`, func(o *Options) *string { return &o.KMSKeyID })},
-	{"deletion_protection", "off", onOff, boolean(func(o *Options) *bool { return &o.DeletionProtection })},
-
-	{"compress", "gzip", "gzip or none", choice(map[string]bool{"gzip": true, "none": false}, func(o *Options) *bool { return &o.Compress })},
-	{"flush_timeout", "60s", "a time from 1s to 5m, such as 60s; a number alone is seconds",
-		duration(time.Second, 5*time.Minute, func(o *Options) *time.Duration { return &o.FlushTimeout })},
-	{"max_in_flight", "32", "1 to 256 calls at once", number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
-	{"state_path", "", "nothing" + unavailable, only("")},
-	{"metrics_listen", "", "host:port or :port", func(o *Options, v string) error {
-		if o.MetricsListen = v; v == "" {
 			return nil
-		}
-		_, port, err := net.SplitHostPort(v)
-		if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
-			return errValue
-		}
-		return nil
-	}},
+		}},
+	{"extra_user_agent", "", "up to 128 letters, digits and !#$%&'*+-.^_`|~/",
+		"Appended to the user agent of every call.",
+		matching("^[A-Za-z0-9!#$%&'*+.^_`|~/-]{1,128}$", func(o *Options) *string { return &o.ExtraUserAgent })},
+
+	{"identity", "tag", "tag or record",
+		"Whose a record is: what its tag says, or (`record`, for aggregators only) what its last `kubernetes` map says: [security.md](security.md).",
+		oneOf([]string{"tag", "record"}, func(o *Options) *string { return &o.Identity })},
+	{"tenant_source", "prefix", "prefix or registry",
+		"Namespace to tenant by the prefix rule with the file's exceptions, or only by the file.",
+		func(o *Options, v string) (err error) { o.TenantSource, err = tenancy.ParseMode(v); return err }},
+	{"tenants_file", "", "the path of a YAML file",
+		"Tenants, their namespaces and settings: see below. Reloaded when it changes.",
+		text(func(o *Options) *string { return &o.TenantsFile })},
+	{"namespace_prefix", "tenant-", "the start of a namespace's name",
+		"What the prefix rule cuts off: `tenant-acme` is tenant `acme`.",
+		text(func(o *Options) *string { return &o.NamespacePrefix })},
+	{"tag_prefix", "", "prefixes separated by commas, each ending in containers. or pods.",
+		"How tags of pods' files begin, matched exactly; it tells the layout by its end. Default: `kube.var.log.pods.` and `kube.var.log.containers.`, which is `tail` with `Tag kube.*`.",
+		func(o *Options, v string) error {
+			o.TagPrefix = nil
+			for _, p := range strings.Split(v, ",") {
+				if p = strings.TrimSpace(p); p != "" {
+					o.TagPrefix = append(o.TagPrefix, p)
+				}
+			}
+			_, err := tenancy.NewTagParser(o.TagPrefix)
+			return err
+		}},
+	{"log_group_prefix", "/eks/tenants/", "a prefix of group names ending in /",
+		"A tenant's group is this and its name.",
+		text(func(o *Options) *string { return &o.LogGroupPrefix })},
+	{"platform_log_group", "/eks/platform", "a group name",
+		"Takes what is no tenant's, and in stream `unrouted` what names no pod.",
+		text(func(o *Options) *string { return &o.PlatformLogGroup })},
+	{"quarantine_log_group_prefix", "/eks/quarantine/", "a prefix of group names ending in /",
+		"Quarantine groups are this and the tenant's name; in registry mode `_pending` takes namespaces that are not in the registry yet.",
+		text(func(o *Options) *string { return &o.QuarantineLogGroupPrefix })},
+	{"log_stream_template", tenancy.DefaultStreamTemplate, "text with $(node) $(namespace) $(pod) $(container) $(tenant)",
+		"The name of a stream. Variables are kept apart by a character no Kubernetes name holds; any other `$` is refused, as core's `$kubernetes['pod_name']` would be taken literally.",
+		func(o *Options, v string) error {
+			o.LogStreamTemplate = v
+			_, err := tenancy.ParseStreamTemplate(v)
+			return err
+		}},
+	{"log_key", "", "the name of one top-level field",
+		"Sends this one field raw instead of the record as JSON. Matched exactly.",
+		text(func(o *Options) *string { return &o.LogKey })},
+	{"log_format", "json", "json or json/emf",
+		"`json/emf` announces the embedded metric format for tenants with `emf: true`, and needs one.",
+		choice(map[string]bool{"json": false, "json/emf": true}, func(o *Options) *bool { return &o.EMF })},
+	{"late_events", "restamp", "restamp or drop",
+		"Records CloudWatch refuses for their time: delivered with the present one, their own kept; or dropped and counted.",
+		choice(map[string]bool{"restamp": false, "drop": true}, func(o *Options) *bool { return &o.DropLate })},
+	{"on_failure", "hold", "hold" + unavailable,
+		"What becomes of a tenant's events when its group does not take them: Fluent Bit keeps them.",
+		only("hold")},
+
+	{"auto_create_group", "on", onOff,
+		"Create missing groups and keep their retention. With `off` a missing group is an error and retention is the provisioner's.",
+		boolean(func(o *Options) *bool { return &o.AutoCreateGroup })},
+	{"log_retention_days", "365", "a number of days CloudWatch Logs knows: " + retentionDays(),
+		"The least a group keeps its events. Existing groups are raised, never shortened.",
+		func(o *Options, v string) error {
+			n, err := strconv.Atoi(v)
+			if err != nil || !tenancy.ValidRetention(n) {
+				return errValue
+			}
+			o.RetentionDays = n
+			return nil
+		}},
+	{"retention_check_delay", "5m", "a time from 0s to 1h, such as 5m; a number alone is seconds",
+		"A random wait up to this long before the retention of groups that existed already is looked at, so that a restart of all nodes is no burst on an account's quota. New groups do not wait.",
+		duration(0, time.Hour, func(o *Options) *time.Duration { return &o.RetentionCheckDelay })},
+	{"log_group_class", "STANDARD", "STANDARD or INFREQUENT_ACCESS",
+		"Of groups that are created; it can't be changed later.",
+		oneOf([]string{"STANDARD", "INFREQUENT_ACCESS"}, func(o *Options) *string { return &o.LogGroupClass })},
+	{"log_group_tags", "", "key=value pairs separated by commas, at most 40, no key starting with aws: or eks-tenant-logs/state or /tenant",
+		"Of groups that are created.",
+		func(o *Options, v string) (err error) {
+			o.LogGroupTags, err = parseTags(v)
+			return err
+		}},
+	{"kms_key_id", "", "arn:<partition>:kms:<region>:<account>:key/<id>",
+		"The key that encrypts groups that are created.",
+		matching(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`, func(o *Options) *string { return &o.KMSKeyID })},
+	{"deletion_protection", "off", onOff,
+		"Of groups that are created.",
+		boolean(func(o *Options) *bool { return &o.DeletionProtection })},
+
+	{"compress", "gzip", "gzip or none",
+		"Request bodies.",
+		choice(map[string]bool{"gzip": true, "none": false}, func(o *Options) *bool { return &o.Compress })},
+	{"flush_timeout", "60s", "a time from 1s to 5m, such as 60s; a number alone is seconds",
+		"How long a flush may take. Keep Fluent Bit's `Grace` above it.",
+		duration(time.Second, 5*time.Minute, func(o *Options) *time.Duration { return &o.FlushTimeout })},
+	{"max_in_flight", "32", "1 to 256 calls at once",
+		"PutLogEvents calls at once, of this `[OUTPUT]`.",
+		number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
+	{"state_path", "", "nothing",
+		"Where what was delivered of unfinished chunks will be kept over a restart: not available in this version.",
+		func(_ *Options, v string) error {
+			if v != "" {
+				return errors.New("it is not available in this version")
+			}
+			return nil
+		}},
+	{"metrics_listen", "", "host:port or :port",
+		"Metrics and health: [metrics.md](metrics.md). One address a process.",
+		func(o *Options, v string) error {
+			if o.MetricsListen = v; v == "" {
+				return nil
+			}
+			_, port, err := net.SplitHostPort(v)
+			if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
+				return errValue
+			}
+			return nil
+		}},
 }
 
 func retentionDays() string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -116,16 +117,37 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 	}
 }
 
-// The page lists every option there is.
-func TestEveryOptionIsDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../docs/options.md")
-	require.NoError(t, err)
+var update = flag.Bool("update", false, "write the generated part of docs/options.md")
+
+// optionsTable is the generated part of docs/options.md.
+func optionsTable() string {
+	var b strings.Builder
+	b.WriteString("| option | default | allowed | meaning |\n| --- | --- | --- | --- |\n")
+	cell := func(s string) string { return strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(s) }
 	for _, s := range specs {
-		require.Contains(t, string(page), "`"+s.name+"`")
+		value := ""
 		if s.value != "" {
-			require.Contains(t, string(page), s.value, s.name)
+			value = "`" + s.value + "`"
 		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.name, value, cell(s.allowed), cell(s.meaning))
 	}
+	return b.String()
+}
+
+// The table of docs/options.md is made from the code; a stale one fails here.
+func TestEveryOptionIsDocumented(t *testing.T) {
+	const file, from, to = "../../docs/options.md", "-update` -->\n", "<!-- end of options -->"
+	page, err := os.ReadFile(file)
+	require.NoError(t, err)
+	head, rest, ok := strings.Cut(string(page), from)
+	require.True(t, ok)
+	table, tail, ok := strings.Cut(rest, to)
+	require.True(t, ok)
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(head+from+optionsTable()+to+tail), 0o644))
+		return
+	}
+	require.Equal(t, optionsTable(), table, "stale: run go test ./internal/output -run Documented -update")
 }
 
 func TestTheTenantsFileSettlesRetentionKeyAndEMF(t *testing.T) {
