@@ -481,3 +481,61 @@ func (l lateRefusal) CreateLogStream(ctx context.Context, in *cloudwatchlogs.Cre
 	}
 	return out, err
 }
+
+// A process can end before any of the calls that make a group, with all before it done.
+// Whoever uses the group next finishes the work, whatever was left.
+func TestWhereverACreationEndsItIsFinished(t *testing.T) {
+	points := []struct {
+		operation string
+		nth       int
+		left      string // what the next one finds
+	}{
+		{"CreateLogStream", 1, "nothing"},
+		{"CreateLogGroup", 1, "nothing"},
+		{"CreateLogStream", 2, "a group in state new, no stream"},
+		{"DescribeLogGroups", 1, "a group in state new, for ever"},
+		{"PutRetentionPolicy", 1, "a group in state new, for ever"},
+		{"DescribeLogGroups", 2, "a group in state new, its days set and not read back"},
+		{"TagResource", 1, "a group in state new, its days read back"},
+	}
+	for _, p := range points {
+		t.Run(fmt.Sprintf("before %s %d", p.operation, p.nth), func(t *testing.T) {
+			s, api := fake(t, fakeaws.Config{})
+			var mu sync.Mutex
+			seen, dead := 0, false
+			ended := make(chan struct{})
+			s.SetIntercept(func(c fakeaws.Call) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if c.Operation == p.operation {
+					if seen++; seen == p.nth {
+						dead = true
+						close(ended)
+					}
+				}
+				if dead {
+					return fakeaws.ErrConnectionReset
+				}
+				return nil
+			})
+			once := cloudwatchlogs.New(api.Options(), func(o *cloudwatchlogs.Options) { o.Retryer = aws.NopRetryer{} })
+			k := NewKeeper(once, Config{Create: true, Log: slog.New(slog.DiscardHandler), Backoff: func(int) time.Duration { return time.Hour }})
+			_ = k.EnsureStream(context.Background(), spec("/g"), "s")
+			<-ended
+			k.Close()
+			t.Logf("left: %s", p.left)
+
+			mu.Lock()
+			s.SetIntercept(nil)
+			mu.Unlock()
+			next := keeper(t, api, true, nil)
+			require.NoError(t, next.EnsureStream(context.Background(), spec("/g"), "s"))
+			next.Used(spec("/g"))
+			settled(t, next)
+			g := s.Groups()[0]
+			require.Equal(t, 365, g.RetentionInDays)
+			require.Equal(t, StateReady, g.Tags[TagState])
+			require.Len(t, g.Streams, 1)
+		})
+	}
+}

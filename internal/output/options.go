@@ -374,6 +374,7 @@ func ParseOptions(get func(name string) string) (Options, error) {
 			errs = append(errs, &OptionError{s.name, v, err.Error() + "; give " + s.allowed})
 		}
 	}
+	errs = append(errs, strangers(get)...)
 	if len(errs) == 0 {
 		errs = append(errs, o.together()...)
 	}

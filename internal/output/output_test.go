@@ -117,6 +117,20 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 	}
 }
 
+func TestOptionsOfOthersAndMisspeltOnesAreNotIgnored(t *testing.T) {
+	_, err := ParseOptions(from(map[string]string{
+		"log_group_name": "x", "log_group_template": "y", "logretentiondays": "7", "log-key": "log", "tenant_file": "f", "region": "us-east-1",
+	}))
+	require.EqualError(t, err, strings.Join([]string{
+		`log_group_name: "x" is not allowed: a tenant's group is log_group_prefix and the tenant's name; what is no tenant's goes to platform_log_group: remove it`,
+		`log_group_template: "y" is not allowed: a group is never made of what a record says; it is log_group_prefix and the tenant's name: remove it`,
+		`tenant_file: "f" is not allowed: it is called tenants_file here`,
+
+		`log-key: "log" is not allowed: it is called log_key here`,
+		`logretentiondays: "7" is not allowed: it is called log_retention_days here`,
+	}, "\n"))
+}
+
 var update = flag.Bool("update", false, "write the generated part of docs/options.md")
 
 // optionsTable is the generated part of docs/options.md.
