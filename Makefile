@@ -19,7 +19,7 @@ endif
 LDFLAGS := -s -w
 FUZZTIME ?= 20s
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/...
+PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/...
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -51,11 +51,15 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
 
 .PHONY: e2e
-e2e: ## the promises again, through a real Fluent Bit (PATH or $$FLUENT_BIT)
+e2e: ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=)
 	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \
 	if [ -z "$$bin" ]; then echo "make e2e: no Fluent Bit found on PATH or in \$$FLUENT_BIT: nothing was tested"; exit 2; fi; \
 	"$$bin" --version | head -1; \
 	E2E_ENGINE=fluent-bit FLUENT_BIT="$$bin" go test -count=1 -v ./e2e
+
+.PHONY: live
+live: ## ask a real AWS account what only AWS can tell; needs TENANTLOGS_LIVE_ACCOUNT (docs/live.md)
+	@go run ./e2e/live
 
 .PHONY: bench
 bench: ## nanoseconds, bytes and allocations of a record's way

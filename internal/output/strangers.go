@@ -9,7 +9,7 @@ import (
 // foreign are options of other CloudWatch outputs that mean nothing here. Fluent Bit
 // takes any key in silence and lists none, so they are asked for by name: who moves
 // over should not find out from an audit that one of them did nothing.
-var foreign = map[string]string{
+var foreign = map[string]string{ //nolint:gosec // names of options, no credentials
 	"log_group_name":         "a tenant's group is log_group_prefix and the tenant's name; what is no tenant's goes to platform_log_group: remove it",
 	"log_group_template":     "a group is never made of what a record says; it is log_group_prefix and the tenant's name: remove it",
 	"log_stream_name":        "one stream for all pods would mix them: use log_stream_template, or remove it",
