@@ -85,7 +85,7 @@ func TestTheHostSurvivesAnyBytesAndTags(t *testing.T) {
 func TestTheHostIsToldAllThatIsWrongWithTheOptions(t *testing.T) {
 	_, err := startHost(t, host.Config{Outputs: []host.Output{{Workers: 1, Properties: map[string]string{
 		"region": "nowhere", "log_retention_days": "366", "identity": "guess", "compress": "zstd", "flush_timeout": "1h",
-		"tag_prefix": "kube.", "log_stream_template": "$(namespace)$(pod)", "on_failure": "quarantine", "max_in_flight": "0",
+		"tag_prefix": "kube.", "log_stream_template": "$(namespace)$(pod)", "on_failure": "ignore", "max_in_flight": "0",
 		"role_arn": "arn:aws:iam::1:role/x", "endpoint": "http://x/y", "auto_create_group": "perhaps", "log_group_tags": "aws:x=1",
 	}}}})
 	var start *host.StartError
@@ -102,7 +102,7 @@ func TestTheHostIsToldAllThatIsWrongWithTheOptions(t *testing.T) {
 		`flush_timeout: "1h" is not allowed: give a time from 1s to 5m`,
 		`tag_prefix: "kube." is not allowed: "kube." does not end in pods. or containers.`,
 		`log_stream_template: "$(namespace)$(pod)" is not allowed`,
-		`on_failure: "quarantine" is not allowed: give hold; the rest is not available in this version`,
+		`on_failure: "ignore" is not allowed: give quarantine, hold or drop`,
 		`max_in_flight: "0" is not allowed: give 1 to 256`,
 		`role_arn: "arn:aws:iam::1:role/x" is not allowed`,
 		`endpoint: "http://x/y" is not allowed: "http://x/y" is no endpoint: give a host, host:port, or https://host[:port]`,

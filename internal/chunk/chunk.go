@@ -87,8 +87,9 @@ type Options struct {
 	Identity *Identity
 	// Resolve, when set, decides the identity record by record (`identity record`)
 	// from the last `kubernetes` map; the int becomes Event.Dest. A nil Identity
-	// leaves the record without authentic `kubernetes`.
-	Resolve func(Claim) (*Identity, int)
+	// leaves the record without authentic `kubernetes`. The text is a note for this
+	// record, like Note.
+	Resolve func(Claim) (*Identity, int, string)
 	// LogKey sends this one top-level field raw instead of the record as JSON. The
 	// key is matched exactly. Empty means the whole record.
 	LogKey string
@@ -368,16 +369,13 @@ func (d *Decoder) body(off, index int, ms int64) (int, error) {
 	if err != nil {
 		return end, err
 	}
+	said := d.opts.Note
 	if d.opts.Resolve != nil {
-		id, dest = d.opts.Resolve(d.claim(f.kube))
+		id, dest, said = d.opts.Resolve(d.claim(f.kube))
 	}
 
 	var notes []byte
-	d.scratch = d.scratch[:0]
-	if d.opts.Note != "" {
-		d.note("")
-		d.scratch = append(d.scratch, d.opts.Note...)
-	}
+	d.scratch = append(d.scratch[:0], said...)
 	late := d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest)
 	if late && d.opts.DropLate && ms != badTime {
 		d.ev.Stats.Dropped++

@@ -392,15 +392,16 @@ func TestIdentityRecordResolvesEachRecord(t *testing.T) {
 	var d Decoder
 	var ev Events
 	var claims []string
-	d.Decode(in, Options{Resolve: func(c Claim) (*Identity, int) {
+	d.Decode(in, Options{Resolve: func(c Claim) (*Identity, int, string) {
 		claims = append(claims, fmt.Sprintf("%s/%s/%s %v", c.Namespace, c.Pod, c.Container, c.Present))
 		if !c.Present {
-			return nil, 0
+			return nil, 0, `"unrouted":"record"`
 		}
-		return NewIdentity(string(c.Namespace), string(c.Pod), string(c.Container), "", "", ""), len(claims)
+		return NewIdentity(string(c.Namespace), string(c.Pod), string(c.Container), "", "", ""), len(claims), ""
 	}}, &ev)
 	require.Equal(t, []string{"tenant-a/p/c true", "// false", "tenant-b/p/ true"}, claims)
 	require.Equal(t, []int{1, 0, 3}, []int{ev.List[0].Dest, ev.List[1].Dest, ev.List[2].Dest})
+	require.Equal(t, `{"log":"hello","_tenantlogs":{"unrouted":"record"}}`, string(ev.Message(1)))
 	require.Equal(t, `{"log":"hello","kubernetes":{"namespace_name":"tenant-b","pod_name":"p"}}`, string(ev.Message(2)))
 }
 

@@ -107,10 +107,8 @@ func (b *batch) draw(it item, limit int, flying []*batch) (rest []int32) {
 	p := it.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.events == nil || p.err != nil {
-		// Its flush left, or is about to and takes the item away. What waited behind an
-		// event that failed must not get there before it.
-		return nil
+	if p.events == nil {
+		return nil // its flush left, and takes the item away in a moment
 	}
 	rest = it.events[:0]
 	for n, i := range it.events {
@@ -140,7 +138,7 @@ func (b *batch) draw(it item, limit int, flying []*batch) (rest []int32) {
 		b.low, b.high = min(b.low, at), max(b.high, at)
 		b.refs = append(b.refs, ref{timestamp: at, p: p, index: i, size: int32(len(message)), message: message})
 		b.size += need
-		p.state[i] = inFlight
+		p.move(i, inFlight)
 	}
 	return rest
 }

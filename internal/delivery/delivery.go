@@ -63,6 +63,11 @@ type Config struct {
 	DropLate bool
 	// Observe is told of every PutLogEvents call.
 	Observe func(Put)
+	// Tripped is told when a group stops taking events, and when it takes them again.
+	Tripped func(t Target, open bool)
+	// Probe is the wait before trial n (from 0) of a group that does not take events; nil
+	// means doubling from 10 s to 5 min, half of it by chance.
+	Probe func(n int) time.Duration
 	// Now and Backoff replace the clock and the wait before attempt n (from 1).
 	Now     func() time.Time
 	Backoff func(n int) time.Duration
@@ -96,6 +101,8 @@ type Deliverer struct {
 	ledger *ledger
 	slots  chan struct{}
 
+	breaker *Breaker
+
 	openMu sync.Mutex
 	open   map[*progress]struct{} // chunks that are not acknowledged in full
 
@@ -127,6 +134,8 @@ func New(logs Logs, cfg Config) *Deliverer {
 	}
 	d := &Deliverer{logs: logs, cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
 	d.ledger = newLedger(cfg.LedgerSize, func(p *progress) { d.evicted.Add(1); d.forget(p) })
+	d.breaker = newBreaker(cfg.Log, cfg.Now, cfg.Probe)
+	d.breaker.told = cfg.Tripped
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -137,6 +146,9 @@ func backoff(n int) time.Duration {
 	d := min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)
 	return d/2 + rand.N(d/2)
 }
+
+// Breaker knows which groups do not take events.
+func (d *Deliverer) Breaker() *Breaker { return d.breaker }
 
 // Close waits until no call is in flight, or ctx ends, whichever is first. No
 // Deliver may run or be started then.
@@ -177,7 +189,7 @@ func ChunkKey(tag string, data []byte) Key {
 }
 
 // Deliver returns nil once CloudWatch accepted every event of the chunk. targets
-// says where each Event.Dest goes. On an error, or when ctx ends first, the events
+// says where each Event.Dest goes; those of the zero Target go nowhere, and are done. On an error, or when ctx ends first, the events
 // not accepted yet are withdrawn and what was accepted is remembered under key, for
 // the next Deliver of the same chunk. events belongs to the caller again after
 // Deliver returns.
@@ -247,7 +259,10 @@ func (d *Deliverer) Load() Load {
 // enqueue hands every event that is still to be sent to its stream's sender.
 func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target) []*sender {
 	senders := make([]*sender, 0, len(targets))
-	for dest, queue := range p.begin(events, len(targets)) {
+	for dest, queue := range p.begin(events, targets) {
+		if targets[dest] == (Target{}) {
+			continue
+		}
 		// A stream with nothing to send may still have our events in flight from the
 		// flush before; they come back to it if that fails.
 		senders = append(senders, d.sender(targets[dest], item{p: p, events: queue}))

@@ -688,7 +688,7 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				bt.fill([]item{{p: p, events: p.begin(ev, 1)[0]}}, MaxBatchEvents, nil)
+				bt.fill([]item{{p: p, events: p.begin(ev, here)[0]}}, MaxBatchEvents, nil)
 				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)
@@ -932,4 +932,42 @@ func TestTheOldestChunkThatIsNotAcknowledged(t *testing.T) {
 	require.Equal(t, Load{Oldest: time.Unix(1002, 0), LedgerChunks: 1}, d.Load())
 	require.NoError(t, deliver(2))
 	require.Zero(t, d.Load())
+}
+
+func TestEventsThatGoNowhereAreDone(t *testing.T) {
+	l := &logsFunc{t: t}
+	d := closed(t, New(l, Config{Log: quiet}))
+	ev := numbered(6)
+	for i := range ev.List {
+		ev.List[i].Dest = i % 2
+	}
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, ev, []Target{{}, here[0]}))
+	require.Len(t, l.puts, 1)
+	require.Len(t, l.puts[0].Events, 3)
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(3), []Target{{}}))
+	require.Len(t, l.puts, 1)
+}
+
+// A chunk's events for one destination arrive although another's are refused at once.
+func TestOneDestinationThatFailsDoesNotHoldUpTheOthers(t *testing.T) {
+	l := &logsFunc{t: t}
+	refused := make(chan struct{})
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		if p.Stream == "bad" {
+			close(refused)
+			return awsclient.Rejected{}, apiError("AccessDeniedException")
+		}
+		<-refused
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	ev := makeEvents(make([]int64, 4), func(i int) string { return bigString(600_000) + fmt.Sprint(i) })
+	for i := range ev.List {
+		ev.List[i].Dest = i % 2
+	}
+	var e *Error
+	require.ErrorAs(t, d.Deliver(context.Background(), Key{1}, ev, []Target{{Group: "/a", Stream: "bad"}, {Group: "/b", Stream: "good"}}), &e)
+	require.Equal(t, "bad", e.Target.Stream)
+	require.EqualValues(t, 2, d.Stats().Events, "both of the good ones")
+	require.Len(t, l.puts, 3, "and of the bad ones only the first was tried")
 }

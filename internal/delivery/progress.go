@@ -37,8 +37,10 @@ type progress struct {
 	mu     sync.Mutex
 	state  []state
 	open   int           // events not accepted
+	active int           // events queued or in flight
 	events *chunk.Events // the flush's memory while it is here, else nil: not to be read
-	err    error         // why the flush should give up
+	failed []bool        // by destination: given up for this flush
+	err    error         // why, of the first of them
 	last   error         // the last failure, for the message on a timeout
 	// replaced are events that CloudWatch refused, as they are sent again.
 	replaced map[int32]*replacement
@@ -56,22 +58,46 @@ func newProgress(n int) *progress {
 	return &progress{state: make([]state, n), open: n, changed: make(chan struct{}, 1)}
 }
 
+// move moves an event. The caller holds the lock.
+func (p *progress) move(i int32, to state) {
+	busy := func(s state) bool { return s == queued || s == inFlight }
+	if from := p.state[i]; busy(from) != busy(to) {
+		if busy(to) {
+			p.active++
+		} else {
+			p.active--
+		}
+	}
+	if p.state[i] != accepted && to == accepted {
+		p.open--
+	}
+	p.state[i] = to
+}
+
 // begin lets a flush in and gives out, by destination, every event that waits. Both
 // under one lock: a call that fails meanwhile either finds no flush, and its events
 // are given out here, or finds one, and they are not waiting.
-func (p *progress) begin(events *chunk.Events, dests int) [][]int32 {
+func (p *progress) begin(events *chunk.Events, targets []Target) [][]int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events, p.err, p.last = events, nil, nil
+	p.failed = make([]bool, len(targets))
 	p.dropStale()
-	queues := make([][]int32, dests)
+	queues := make([][]int32, len(targets))
 	for i := range events.List {
-		if p.state[i] == waiting {
-			p.state[i] = queued
-			dest := events.List[i].Dest
-			queues[dest] = append(queues[dest], int32(i))
+		if p.state[i] != waiting {
+			continue
 		}
+		dest := events.List[i].Dest
+		if targets[dest] == (Target{}) {
+			p.move(int32(i), accepted)
+			p.drop(int32(i))
+			continue
+		}
+		p.move(int32(i), queued)
+		queues[dest] = append(queues[dest], int32(i))
 	}
+	p.notify()
 	return queues
 }
 
@@ -83,7 +109,7 @@ func (p *progress) end() {
 	p.events = nil
 	for i, st := range p.state {
 		if st == queued {
-			p.state[i] = waiting
+			p.move(int32(i), waiting)
 		}
 	}
 	p.dropStale()
@@ -137,7 +163,8 @@ func (p *progress) outcome(late bool) (done bool, err error) {
 	switch {
 	case p.open == 0:
 		return true, nil
-	case p.err != nil:
+	case p.err != nil && p.active == 0:
+		// One destination failed; the others' events have arrived, or failed as well.
 		return true, p.err
 	case late:
 		return true, timeoutError(p.last)
@@ -169,8 +196,7 @@ func (p *progress) accept(events []int32) (more []int32) {
 			}
 			continue
 		}
-		p.state[i] = accepted
-		p.open--
+		p.move(i, accepted)
 		p.drop(i)
 	}
 	p.notify()
@@ -180,11 +206,11 @@ func (p *progress) accept(events []int32) (more []int32) {
 // again moves an event that was in flight back, and reports whether it is to be
 // queued: whether a flush is here for it.
 func (p *progress) again(i int32) bool {
-	if p.events == nil {
-		p.state[i] = waiting
+	if p.events == nil || p.failed[p.events.List[i].Dest] {
+		p.move(i, waiting)
 		return false
 	}
-	p.state[i] = queued
+	p.move(i, queued)
 	return true
 }
 
@@ -201,22 +227,42 @@ func (p *progress) back(events []int32, why error) (requeue []int32) {
 			requeue = append(requeue, i)
 		}
 	}
+	p.notify() // the last that was active may have become waiting
 	return requeue
 }
 
-// fail takes events back without queueing them, and tells the flush to give up.
+// fail takes events back without queueing them, and gives their destination up for this
+// flush: what waits there behind them must not arrive before them.
 func (p *progress) fail(events []int32, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range events {
-		if p.state[i] == inFlight || p.state[i] == queued {
-			p.state[i] = waiting
-		}
+		p.give(i)
 	}
 	if p.err == nil {
 		p.err = err
 	}
 	p.notify()
+}
+
+// give gives up an event and the others that wait for its destination.
+func (p *progress) give(i int32) {
+	if p.state[i] == inFlight || p.state[i] == queued {
+		p.move(i, waiting)
+	}
+	if p.events == nil {
+		return // nothing waits
+	}
+	dest := p.events.List[i].Dest
+	if p.failed[dest] {
+		return
+	}
+	p.failed[dest] = true
+	for n := range p.state {
+		if p.state[n] == queued && p.events.List[n].Dest == dest {
+			p.move(int32(n), waiting)
+		}
+	}
 }
 
 // discard marks events as done that are not to arrive.
@@ -225,8 +271,7 @@ func (p *progress) discard(events []int32) {
 	defer p.mu.Unlock()
 	for _, i := range events {
 		if p.state[i] == inFlight {
-			p.state[i] = accepted
-			p.open--
+			p.move(i, accepted)
 			p.drop(i)
 		}
 	}
@@ -271,6 +316,7 @@ func (p *progress) envelop(i int32, e *Error) (requeue bool) {
 		return false
 	}
 	if !p.again(i) {
+		p.notify()
 		return false
 	}
 	p.replace(i, chunk.Envelope(p.events.Message(int(i)), p.events.List[i].Timestamp, "invalid"))
@@ -287,7 +333,7 @@ func (p *progress) replace(i int32, with *chunk.Events) {
 // refuse gives an event up that was refused in its other form, too.
 func (p *progress) refuse(i int32, e *Error) {
 	p.drop(i)
-	p.state[i] = waiting
+	p.give(i)
 	if p.err == nil {
 		p.err = e
 	}

@@ -317,6 +317,7 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	for _, r := range b.refs[from:to] {
 		size += int(r.size)
 	}
+	s.d.breaker.succeeded(s.target)
 	s.d.events.Add(int64(to - from))
 	s.d.bytes.Add(int64(size))
 	if from > 0 || to < n {
@@ -373,6 +374,7 @@ func (s *sender) failed(b *batch, err error) {
 	case awsclient.ClassInvalid:
 		s.invalid(b, e)
 	default:
+		s.d.breaker.failed(s.target, err)
 		s.drop(b, e)
 	}
 }
@@ -384,10 +386,12 @@ func (s *sender) missing(b *batch, e *Error) {
 	ctx, cancel := context.WithTimeout(s.d.ctx, time.Minute)
 	defer cancel()
 	if err := s.d.logs.EnsureStream(ctx, s.target); err != nil {
+		s.d.breaker.failed(s.target, err)
 		s.drop(b, &Error{Target: s.target, Class: awsclient.Classify(err), Err: err})
 		return
 	}
 	if !s.again(b) {
+		s.d.breaker.failed(s.target, e)
 		s.drop(b, e)
 	}
 }

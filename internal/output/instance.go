@@ -16,6 +16,7 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
 // Result is what Fluent Bit is to do with a chunk.
@@ -59,6 +60,8 @@ type Environment struct {
 	Node string
 	// Now replaces the clock.
 	Now func() time.Time
+	// Probe replaces the wait before trial n of a group that does not take events.
+	Probe func(n int) time.Duration
 	// ReloadEvery is how often tenants_file is looked at; 0 means 10 s.
 	ReloadEvery time.Duration
 }
@@ -121,6 +124,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	i.accounts = newAccounts(client, opts, env, i.metrics)
 	i.queue = delivery.New(logs{i}, delivery.Config{
 		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Observe: i.observe,
+		Tripped: i.tripped, Probe: env.Probe,
 	})
 	i.metrics.Start(i.snapshot)
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
@@ -147,8 +151,16 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	w := workPool.Get().(*work)
 	defer w.release()
 	v := i.view.Load()
-	targets := i.decode(w, v, tag, data)
+	dests, held := i.decode(w, v, tag, data)
+	if held {
+		i.metrics.Flush("retry")
+		return Retry
+	}
 	if len(w.events.List) > 0 {
+		targets := make([]delivery.Target, len(dests))
+		for n := range dests {
+			targets[n] = dests[n].target
+		}
 		err := i.queue.Deliver(ctx, delivery.ChunkKey(tag, data), &w.events, targets)
 		if err != nil {
 			i.metrics.Flush("retry")
@@ -156,11 +168,13 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 			return Retry
 		}
 		for _, t := range targets {
-			i.accounts.of(t.Role).groups.Used(v.spec(t.Group))
+			if t != (delivery.Target{}) {
+				i.accounts.of(t.Role).groups.Used(v.spec(t.Group))
+			}
 		}
 	}
 	i.metrics.Flush("ok")
-	i.count(v, tag, targets, &w.events)
+	i.count(dests, &w.events)
 	i.told(tag, data, &w.events)
 	return OK
 }
@@ -183,33 +197,77 @@ func (w *work) release() {
 	}
 }
 
-// decode turns the chunk into events and says where they go.
-func (i *Instance) decode(w *work, v *view, tag string, data []byte) []delivery.Target {
+// dest is one destination of a chunk.
+type dest struct {
+	target  delivery.Target
+	tenant  string // empty for the platform
+	outcome string // what becomes of records that are accepted there
+	note    string
+	emf     bool
+}
+
+// destination is where records of a route go at the moment: home, or where on_failure
+// says while the group does not take events. hold says that they stay with Fluent Bit.
+func (i *Instance) destination(v *view, r *route) (d dest, hold bool) {
+	d = dest{target: r.target, tenant: r.tenant, outcome: telemetry.Delivered, note: r.note, emf: r.emf}
+	if r.kind == tenancy.KindUnrouted {
+		d.outcome = telemetry.Unrouted
+	}
+	if r.tenant == "" {
+		return d, false
+	}
+	reason, open := i.queue.Breaker().Open(r.target)
+	if !open {
+		return d, false
+	}
+	switch r.onFailure {
+	case onFailureDrop:
+		d.target, d.outcome = delivery.Target{}, telemetry.Dropped
+	case onFailureQuarantine:
+		d.target = delivery.Target{Group: v.router.QuarantineGroup(r.tenant), Stream: r.target.Stream}
+		d.outcome, d.emf = telemetry.Quarantined, false
+		d.note = `"quarantined":"` + reason + `","log_group":"` + r.target.Group + `"`
+	default:
+		i.limited(slog.LevelWarn, "held "+r.target.Group, "chunks are held, for their log group does not take events and on_failure is hold",
+			"group", r.target.Group, "reason", reason)
+		return d, true
+	}
+	return d, false
+}
+
+// decode turns the chunk into events and says where they go. held says that the chunk
+// stays with Fluent Bit for now.
+func (i *Instance) decode(w *work, v *view, tag string, data []byte) (dests []dest, held bool) {
 	now := i.env.Now()
 	opts := chunk.Options{LogKey: i.opts.LogKey, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
 	if i.opts.Identity == "tag" {
 		r := v.route(tag)
-		opts.Identity, opts.AllowEMF, opts.Note = r.identity, r.emf, r.note
+		d, hold := i.destination(v, r)
+		if hold {
+			return nil, true
+		}
+		opts.Identity, opts.AllowEMF, opts.Note = r.identity, d.emf, d.note
 		opts.Oldest = now.Add(-r.retention).UnixMilli()
 		w.decoder.Decode(data, opts, &w.events)
-		return []delivery.Target{r.target}
+		return []dest{d}, false
 	}
-	// identity record: one chunk, many destinations.
-	var targets []delivery.Target
+	// identity record: one chunk, many destinations. To hold one of them would hold the
+	// chunk: its events go where they will be refused, and the others' arrive.
 	seen := map[delivery.Target]int{}
 	opts.Oldest = now.Add(-oldest).UnixMilli()
-	opts.Resolve = func(c chunk.Claim) (*chunk.Identity, int) {
+	opts.Resolve = func(c chunk.Claim) (*chunk.Identity, int, string) {
 		r := v.claimed(c)
 		at, ok := seen[r.target]
 		if !ok {
-			at = len(targets)
+			at = len(dests)
 			seen[r.target] = at
-			targets = append(targets, r.target)
+			d, _ := i.destination(v, r)
+			dests = append(dests, d)
 		}
-		return r.identity, at
+		return r.identity, at, dests[at].note
 	}
 	w.decoder.Decode(data, opts, &w.events)
-	return targets
+	return dests, false
 }
 
 // maxTag bounds how much of a tag is repeated in a log line or an event. A pod's tag

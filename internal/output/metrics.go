@@ -21,14 +21,20 @@ func (i *Instance) observe(p delivery.Put) {
 	i.metrics.Put(tenant, p.Class.String(), p.Class == awsclient.ClassNone, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
 }
 
+// tripped notes that a group stopped taking events, or takes them again.
+func (i *Instance) tripped(t delivery.Target, open bool) {
+	tenant, _ := i.view.Load().router.TenantOf(t.Group)
+	i.metrics.Breaker(tenant, open)
+}
+
 // count counts the records of a chunk that was delivered: once, because a chunk that is
 // sent again has not been delivered before.
-func (i *Instance) count(v *view, tag string, targets []delivery.Target, ev *chunk.Events) {
+func (i *Instance) count(dests []dest, ev *chunk.Events) {
 	if i.metrics == nil {
 		return
 	}
 	type sum struct{ records, bytes int }
-	sums := make([]sum, len(targets))
+	sums := make([]sum, len(dests))
 	last := -1
 	for n := range ev.List {
 		e := &ev.List[n]
@@ -39,15 +45,10 @@ func (i *Instance) count(v *view, tag string, targets []delivery.Target, ev *chu
 		sums[e.Dest].bytes += e.To - e.From
 	}
 	whole := telemetry.ManyTenants // what is known of the chunk as a whole
-	for n, t := range targets {
-		tenant, _ := v.router.TenantOf(t.Group)
-		outcome := telemetry.Delivered
-		if t == v.nobody.target {
-			outcome = telemetry.Unrouted
-		}
-		i.metrics.Records(tenant, outcome, sums[n].records, sums[n].bytes)
-		if len(targets) == 1 {
-			whole = tenant
+	for n, d := range dests {
+		i.metrics.Records(d.tenant, d.outcome, sums[n].records, sums[n].bytes)
+		if len(dests) == 1 {
+			whole = d.tenant
 		}
 	}
 	s := &ev.Stats

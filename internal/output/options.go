@@ -49,6 +49,8 @@ type Options struct {
 	EMF bool
 	// DropLate drops records whose time CloudWatch refuses.
 	DropLate bool
+	// OnFailure is quarantine, hold or drop.
+	OnFailure string
 
 	Compress     bool
 	FlushTimeout time.Duration
@@ -252,9 +254,9 @@ var specs = []spec{
 	{"late_events", "restamp", "restamp or drop",
 		"Records CloudWatch refuses for their time: delivered with the present one, their own kept; or dropped and counted.",
 		choice(map[string]bool{"restamp": false, "drop": true}, func(o *Options) *bool { return &o.DropLate })},
-	{"on_failure", "hold", "hold" + unavailable,
-		"What becomes of a tenant's events when its group does not take them: Fluent Bit keeps them.",
-		only("hold")},
+	{"on_failure", "quarantine", "quarantine, hold or drop",
+		"What is done with a tenant's events while its group does not take them: [delivery.md](delivery.md). A tenant with a key or an account of its own has `hold` instead of `quarantine` unless `tenants_file` says otherwise.",
+		oneOf([]string{onFailureQuarantine, onFailureHold, onFailureDrop}, func(o *Options) *string { return &o.OnFailure })},
 
 	{"auto_create_group", "on", onOff,
 		"Create missing groups and keep their retention. With `off` a missing group is an error and retention is the provisioner's.",
@@ -442,7 +444,7 @@ func (o *Options) Effective() []slog.Attr {
 		"log_key": o.LogKey, "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
 		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
-		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": "hold",
+		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure,
 		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen,
 	}
 	names := make([]string, 0, len(values))

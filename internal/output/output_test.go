@@ -190,10 +190,9 @@ tenants:
 	require.Contains(t, s.Events("/eks/tenants/b", "tenant-b/p/c")[0].Message, `"host":"n1"`)
 }
 
-func TestSettingsThatAreNotAvailableAreRefusedAtStart(t *testing.T) {
+func TestATenantsFileThatIsWrongIsRefusedAtStart(t *testing.T) {
 	file := t.TempDir() + "/tenants.yaml"
 	for yaml, want := range map[string]string{
-		"version: 1\ntenants: {a: {onFailure: drop}}":        `tenant a: onFailure "drop" is not available`,
 		"version: 1\ntenants: {a: {quarantineKmsKeyArn: x}}": "tenants.a.quarantineKmsKeyArn",
 		"version: 1\nunknown: 1":                             "tenants_file: " + file,
 	} {
@@ -304,7 +303,7 @@ func TestTheEffectiveConfigurationIsWhole(t *testing.T) {
 	for _, s := range specs {
 		switch s.name {
 		case "endpoint", "tenants_file", "tag_prefix", "log_key", "kms_key_id": // empty here
-		case "log_format", "late_events", "on_failure", "state_path", "metrics_listen": // one value only in this version
+		case "state_path", "metrics_listen": // empty here
 		default:
 			require.Contains(t, said, s.name)
 		}

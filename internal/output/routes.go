@@ -37,6 +37,8 @@ type route struct {
 	identity *chunk.Identity
 	emf      bool
 	note     string
+	// onFailure is what is done while the group does not take events.
+	onFailure string
 	// retention bounds how old an event may be: CloudWatch rejects what it would
 	// expire at once.
 	retention time.Duration
@@ -147,6 +149,7 @@ func (v *view) prepare(to tenancy.Route, host string) *route {
 	r := &route{kind: to.Kind, target: delivery.Target{Group: to.Group, Stream: to.Stream}}
 	if t := to.Tenant; t != nil {
 		r.tenant, r.emf = t.Name, t.EMF
+		r.onFailure = onFailure(t, v.opts.OnFailure)
 		r.target.Role = awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
 	}
 	r.retention = min(oldest, time.Duration(v.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
@@ -155,6 +158,25 @@ func (v *view) prepare(to tenancy.Route, host string) *route {
 		r.identity = chunk.NewIdentity(s.Namespace, s.Pod, s.Container, s.PodUID, s.ContainerID, host)
 	}
 	return r
+}
+
+// Values of on_failure.
+const (
+	onFailureQuarantine = "quarantine"
+	onFailureHold       = "hold"
+	onFailureDrop       = "drop"
+)
+
+// onFailure is a tenant's on_failure. What has a key or an account of its own is not
+// copied under the platform's unless the file says so.
+func onFailure(t *tenancy.Tenant, otherwise string) string {
+	switch {
+	case t.OnFailure != "":
+		return t.OnFailure
+	case (t.KMSKeyARN != "" || t.RoleARN != "") && t.QuarantineKMSKeyARN == "" && otherwise == onFailureQuarantine:
+		return onFailureHold
+	}
+	return otherwise
 }
 
 // emf reports whether a group is one of a tenant that may make metrics.
@@ -173,18 +195,26 @@ func (v *view) spec(group string) loggroup.Spec {
 		Group: group, RetentionDays: v.opts.RetentionDays, Tags: v.opts.LogGroupTags,
 		KMSKeyID: v.opts.KMSKeyID, Class: v.opts.LogGroupClass, DeletionProtection: v.opts.DeletionProtection,
 	}
-	name, ok := v.router.TenantOf(group)
-	if !ok {
-		return spec
+	name, own := v.router.TenantOf(group)
+	if !own {
+		var quarantined bool
+		if name, quarantined = v.router.QuarantinedTenant(group); !quarantined {
+			return spec
+		}
 	}
 	spec.Tenant = name
-	if t := v.router.Registry().Tenant(name); t != nil {
-		if t.RetentionDays != 0 {
-			spec.RetentionDays = t.RetentionDays
-		}
-		if t.KMSKeyARN != "" {
-			spec.KMSKeyID = t.KMSKeyARN
-		}
+	t := v.router.Registry().Tenant(name)
+	if t == nil {
+		return spec
+	}
+	if t.RetentionDays != 0 {
+		spec.RetentionDays = t.RetentionDays
+	}
+	switch {
+	case own && t.KMSKeyARN != "":
+		spec.KMSKeyID = t.KMSKeyARN
+	case !own && t.QuarantineKMSKeyARN != "":
+		spec.KMSKeyID = t.QuarantineKMSKeyARN
 	}
 	return spec
 }

@@ -41,20 +41,7 @@ func parseTenants(opts Options, data []byte) (*tenancy.Registry, error) {
 	if err != nil {
 		return nil, prefixed("tenants_file: "+opts.TenantsFile, err)
 	}
-	var errs []error
-	for _, t := range r.Tenants() {
-		errs = append(errs, unsupported(t))
-	}
-	return r, errors.Join(errs...)
-}
-
-// settings of tenants_file that this version cannot honour. Ignoring onFailure would
-// hold up what was to be dropped.
-func unsupported(t *tenancy.Tenant) error {
-	if t.OnFailure != "" && t.OnFailure != "hold" {
-		return fmt.Errorf("tenants_file: tenant %s: onFailure %q is not available in this version: use hold", t.Name, t.OnFailure)
-	}
-	return nil
+	return r, nil
 }
 
 // prefixed puts a word in front of each of an error's lines.

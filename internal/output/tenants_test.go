@@ -68,7 +68,6 @@ func TestABrokenOrShrunkenVersionIsRefusedAndTheOldOneStays(t *testing.T) {
 		"shrunken":    {"version: 1\ngeneration: 6\ntenants: {b: {}}", "2 of 3 tenants are missing"},
 		"older":       {strings.Replace(good, "5", "4", 1), "generation 4 is older than 5"},
 		"moved":       {"version: 1\ngeneration: 6\ntenants: {a: {namespaces: [tenant-a]}, b: {namespaces: [team-a, tenant-b]}, c: {}}", "namespace team-a was tenant a's and would become b's"},
-		"not ours":    {"version: 1\ngeneration: 6\ntenants: {a: {namespaces: [team-a, tenant-a], onFailure: drop}, b: {}, c: {}}", "onFailure"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, s, log, file := watched(t, good)

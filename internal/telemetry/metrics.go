@@ -34,6 +34,7 @@ type Metrics struct {
 	flushes, puts, wire              *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
+	breaker                          *prometheus.GaugeVec
 	refused, generation, workersLack *prometheus.GaugeVec
 
 	mu      sync.Mutex
@@ -69,6 +70,7 @@ func NewMetrics() *Metrics {
 	m.fill = histogram("batch_fill_ratio", "How full PutLogEvents calls were, of 1,048,576 bytes.", []float64{0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1})
 	m.lastSuccess = gauge("last_success_timestamp_seconds", "When CloudWatch last accepted events of the tenant.", "tenant")
 	m.retention = gauge("log_group_retention_seconds", "Effective retention of a log group when it was last read; +Inf is for ever.", "log_group")
+	m.breaker = gauge("breaker_open", "1 while the tenant's log group does not take events and on_failure is done with them.", "tenant")
 	m.tenants = gauge("tenants", "Tenants that tenants_file names.")
 	m.refused = gauge("tenants_file_refused", "1 while tenants_file is in a version that was refused, and the one before stays in force.")
 	m.generation = gauge("tenants_file_generation", "The generation that is in force.")
@@ -200,9 +202,9 @@ func (o *Output) Close() {
 const (
 	Delivered   = "delivered"
 	Unrouted    = "unrouted"    // delivered to the platform, for its tag names no pod
-	Dropped     = "dropped"     // its time is refused by CloudWatch, and late_events is drop
+	Dropped     = "dropped"     // as late_events or on_failure says
 	Malformed   = "malformed"   // no record at all
-	Quarantined = "quarantined" // not in this version
+	Quarantined = "quarantined" // its group does not take events; delivered to quarantine
 )
 
 // Records counts records of one tenant with one outcome.
@@ -263,6 +265,18 @@ func (o *Output) Retention(group string, days float64) {
 		least = min(least, d)
 	}
 	o.m.retention.WithLabelValues(o.name, OtherTenants).Set(least)
+}
+
+// Breaker notes that a tenant's log group stopped taking events, or takes them again.
+func (o *Output) Breaker(tenant string, open bool) {
+	if o == nil {
+		return
+	}
+	v := 0.0
+	if open {
+		v = 1
+	}
+	o.m.breaker.WithLabelValues(o.name, o.m.tenant(tenant)).Set(v)
 }
 
 // Tenants notes which version of tenants_file is in force, and how many tenants it names.

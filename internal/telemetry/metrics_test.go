@@ -29,6 +29,7 @@ func busy(m *Metrics, name string) *Output {
 	o.Put("acme", "ok", true, 20*time.Millisecond, 0.5, 100)
 	o.Put("acme", "throttled", false, 20*time.Millisecond, 0.5, 100)
 	o.Retention("/eks/tenants/acme", 365)
+	o.Breaker("acme", true)
 	o.Tenants(7, 1)
 	o.TenantsRefused(true)
 	o.WithoutWorkers()
@@ -91,6 +92,7 @@ func TestOneListenerAProcess(t *testing.T) {
 		`tenantlogs_log_groups_with_retention_open{output="x.0"} 4`,
 		`tenantlogs_tenants_file_refused{output="x.0"} 1`,
 		`tenantlogs_tenants_file_generation{output="x.0"} 7`,
+		`tenantlogs_breaker_open{output="x.0",tenant="acme"} 1`,
 		`tenantlogs_without_workers{output="x.0"} 1`,
 		`tenantlogs_oldest_unacknowledged_age_seconds{output="x.0"} 36`,
 		`tenantlogs_last_success_timestamp_seconds{output="x.0",tenant="acme"} 1.`,
@@ -161,6 +163,7 @@ func TestWithoutMetricsNothingIsCounted(t *testing.T) {
 	o.Flush("ok")
 	o.Put("a", "ok", true, 0, 0, 0)
 	o.Retention("/g", 1)
+	o.Breaker("a", true)
 	o.Tenants(1, 1)
 	o.TenantsRefused(true)
 	o.WithoutWorkers()

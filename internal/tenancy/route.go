@@ -67,6 +67,18 @@ func (r *Router) RouteSource(src Source) Route {
 	return r.to(src)
 }
 
+// QuarantineGroup is where events wait that a tenant's group does not take.
+func (r *Router) QuarantineGroup(tenant string) string { return r.names.QuarantineGroup(tenant) }
+
+// QuarantinedTenant is the tenant whose quarantine group this is.
+func (r *Router) QuarantinedTenant(group string) (string, bool) {
+	name, ok := strings.CutPrefix(group, r.names.QuarantinePrefix)
+	if !ok || !Label(name) {
+		return "", false
+	}
+	return name, true
+}
+
 // TenantOf is the tenant whose group this is; false for the platform's.
 func (r *Router) TenantOf(group string) (string, bool) {
 	name, ok := strings.CutPrefix(group, r.names.TenantPrefix)

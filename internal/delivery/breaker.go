@@ -1,0 +1,168 @@
+package delivery
+
+import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+)
+
+// Breaker knows which groups do not take events although CloudWatch works: access is
+// denied there and nowhere else, the tenant's role can't be assumed, the group is gone
+// and may not be made. It trips for what may last and is one tenant's; never for
+// throttling, outages, or credentials that work for nobody.
+//
+// While it is open, somebody is let through from time to time to try: when that works it
+// closes. It may be used by many goroutines.
+type Breaker struct {
+	now   func() time.Time
+	log   *slog.Logger
+	delay func(n int) time.Duration
+	told  func(t Target, open bool) // may be nil
+
+	open atomic.Int32 // how many circuits are: none costs nothing
+
+	mu       sync.Mutex
+	circuits map[circuitKey]*circuit
+	worked   map[awsclient.Role]time.Time // when a call with this identity last did
+}
+
+type circuitKey struct {
+	role  awsclient.Role
+	group string
+}
+
+type circuit struct {
+	failures int // in a row
+	reason   string
+	open     bool
+	probes   int
+	probe    time.Time // when somebody is let through next
+}
+
+const (
+	// tripsAfter is how many failures in a row open a circuit: one may be a change of
+	// IAM's on its way.
+	tripsAfter = 2
+	// othersWork is how long ago a call of the same identity may have worked for a
+	// denial to be the group's and not the identity's.
+	othersWork = 2 * time.Minute
+)
+
+func newBreaker(log *slog.Logger, now func() time.Time, delay func(int) time.Duration) *Breaker {
+	if delay == nil {
+		delay = func(n int) time.Duration {
+			d := min(10*time.Second<<min(n, 5), 5*time.Minute)
+			return d/2 + rand.N(d/2)
+		}
+	}
+	return &Breaker{now: now, log: log, delay: delay, circuits: map[circuitKey]*circuit{}, worked: map[awsclient.Role]time.Time{}}
+}
+
+// Open reports whether events for a target had better not be sent there, and why. Once
+// in a while it lets a caller through, whose events are the trial.
+func (b *Breaker) Open(t Target) (reason string, open bool) {
+	if b.open.Load() == 0 {
+		return "", false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.circuits[circuitKey{t.Role, t.Group}]
+	if c == nil || !c.open {
+		return "", false
+	}
+	if now := b.now(); !now.Before(c.probe) {
+		c.probes++
+		c.probe = now.Add(b.delay(c.probes))
+		return "", false
+	}
+	return c.reason, true
+}
+
+// IsOpen is Open without a trial.
+func (b *Breaker) IsOpen(t Target) bool {
+	if b.open.Load() == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.circuits[circuitKey{t.Role, t.Group}]
+	return c != nil && c.open
+}
+
+// succeeded closes a target's circuit.
+func (b *Breaker) succeeded(t Target) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.worked[t.Role] = b.now()
+	key := circuitKey{t.Role, t.Group}
+	c := b.circuits[key]
+	if c == nil {
+		return
+	}
+	delete(b.circuits, key)
+	if c.open {
+		b.open.Add(-1)
+		b.log.Info("the log group takes events again", "group", t.Group)
+		b.tell(t, false)
+	}
+}
+
+// failed counts a failure that may be the group's own, and opens its circuit where it is.
+func (b *Breaker) failed(t Target, err error) {
+	reason, own := fault(t, err)
+	if reason == "" {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := circuitKey{t.Role, t.Group}
+	c := b.circuits[key]
+	if c == nil {
+		c = &circuit{}
+		b.circuits[key] = c
+	}
+	c.failures++
+	c.reason = reason
+	now := b.now()
+	// With an identity that others use, too, it must be seen to work for them.
+	others := own || !b.worked[t.Role].IsZero() && now.Sub(b.worked[t.Role]) < othersWork
+	if c.open || c.failures < tripsAfter || !others {
+		return
+	}
+	c.open = true
+	c.probe = now.Add(b.delay(0))
+	b.open.Add(1)
+	b.log.Error("a log group does not take events; what on_failure says is done with them until it does",
+		"group", t.Group, "reason", reason, "error", awsclient.Brief(err))
+	b.tell(t, true)
+}
+
+func (b *Breaker) tell(t Target, open bool) {
+	if b.told != nil {
+		b.told(t, open)
+	}
+}
+
+// fault is why a failure may be the group's own; empty where it is not. own says that no
+// other group can have part in it.
+func fault(t Target, err error) (reason string, own bool) {
+	var credentials *awsclient.CredentialsError
+	if errors.As(err, &credentials) {
+		if t.Role.ARN != "" && credentials.Role == t.Role.ARN {
+			return "role", true
+		}
+		return "", false
+	}
+	switch awsclient.Classify(err) {
+	case awsclient.ClassDenied:
+		return "denied", t.Role.ARN != ""
+	case awsclient.ClassNotFound:
+		return "missing", true
+	}
+	return "", false
+}
