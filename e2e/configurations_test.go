@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -147,6 +148,76 @@ func TestConfigurationWithFilesystemStorageSurvivesRestarts(t *testing.T) {
 	run.Until = arrived(s, len(want))
 	require.NoError(t, e.Ship(within(t, time.Minute), run))
 	require.Equal(t, want, numbers(t, s))
+}
+
+// Each stream takes one batch and refuses the next, so that chunks are delivered in part
+// when Fluent Bit is stopped: with state_path the rest alone is sent after the restart.
+func TestConfigurationWithStatePathBringsNothingTwice(t *testing.T) {
+	e := onFluentBit(t)
+	cw, s := standIn(t, fakeaws.Config{})
+	n := newNode(t)
+	const pods = 5
+	for p := range pods {
+		// One line in two parts, each a batch of its own.
+		require.NoError(t, n.Write(node.Pod{Namespace: fmt.Sprint("tenant-t", p), Name: "p", Container: "c"}, strings.Repeat("long ", 300_000)))
+	}
+	parts := func() map[string]int {
+		got := map[string]int{}
+		for p := range pods {
+			for _, ev := range s.Events(fmt.Sprint("/eks/tenants/t", p), fmt.Sprintf("tenant-t%d/p/c", p)) {
+				var m struct {
+					Notes struct{ Part, Parts int } `json:"_tenantlogs"`
+				}
+				require.NoError(t, json.Unmarshal([]byte(ev.Message), &m))
+				got[fmt.Sprintf("%d: %d of %d", p, m.Notes.Part, m.Notes.Parts)]++
+			}
+		}
+		return got
+	}
+	var down atomic.Bool
+	var refused atomic.Int32
+	down.Store(true)
+	var mu sync.Mutex
+	full := map[string]bool{} // streams that took a batch
+	s.SetIntercept(func(c fakeaws.Call) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Operation != "PutLogEvents" || !down.Load() || !full[c.LogStream] {
+			full[c.LogStream] = full[c.LogStream] || c.Operation == "PutLogEvents" && exists(s, c.LogGroup, c.LogStream)
+			return nil
+		}
+		refused.Add(1)
+		return &fakeaws.APIError{Code: "AccessDeniedException", Message: "down"}
+	})
+	log := newLog(t)
+	run := node.Run{
+		Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: log, State: t.TempDir(), Grace: 2 * time.Second,
+		Options: options(cw, "state_path", t.TempDir(), "on_failure", "hold", "max_in_flight", "2"),
+	}
+	run.Until = func() bool { return refused.Load() >= pods }
+	require.NoError(t, e.Ship(within(t, time.Minute), run))
+	require.Len(t, parts(), pods)
+	down.Store(false)
+	run.Until = arrived(s, 2*pods)
+	require.NoError(t, e.Ship(within(t, time.Minute), run))
+	want := map[string]int{}
+	for p := range pods {
+		want[fmt.Sprintf("%d: 1 of 2", p)], want[fmt.Sprintf("%d: 2 of 2", p)] = 1, 1
+	}
+	require.Equal(t, want, parts())
+	require.Contains(t, log.String(), "state_path: kept what was delivered of unfinished chunks")
+	require.Contains(t, log.String(), "state_path: read what was delivered of unfinished chunks")
+}
+
+func exists(s *fakeaws.Server, group, stream string) bool {
+	for _, g := range s.Groups() {
+		for _, st := range g.Streams {
+			if g.Name == group && st.Name == stream {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // What the plugin wrote is read back with the AWS CLI, so that plugin and stand-in are

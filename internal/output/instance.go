@@ -92,6 +92,9 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if opts.EMF && !mayMakeMetrics(registry) {
 		return nil, &OptionError{"log_format", "json/emf", "no tenant in tenants_file has `emf: true`, so no line could make metrics: give a tenant the permission, or json"}
 	}
+	if err := stateFolder(opts.StatePath); err != nil {
+		return nil, err
+	}
 	host := nodeName(env)
 	router, err := newRouter(opts, registry, host)
 	if err != nil {
@@ -126,6 +129,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Observe: i.observe,
 		Tripped: i.tripped, Probe: env.Probe,
 	})
+	i.restore()
 	i.metrics.Start(i.snapshot)
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
 	if opts.Identity == "record" {
@@ -338,6 +342,7 @@ func (i *Instance) Close() {
 	i.stop()
 	i.watched.Wait()
 	i.queue.Close(ctx)
+	i.save()
 	open := i.accounts.open()
 	i.accounts.close()
 	i.metrics.Close()

@@ -56,6 +56,8 @@ type Options struct {
 	FlushTimeout time.Duration
 	MaxInFlight  int
 
+	// StatePath is a folder; empty for none.
+	StatePath string
 	// MetricsListen is host:port; empty for no metrics.
 	MetricsListen string
 }
@@ -157,22 +159,7 @@ func duration(low, high time.Duration, field func(*Options) *time.Duration) func
 	}
 }
 
-// only is an option of which this version knows one value: what is not there must
-// not look as if it were.
-func only(value string) func(*Options, string) error {
-	return func(_ *Options, v string) error {
-		if !strings.EqualFold(v, value) {
-			return errValue
-		}
-		return nil
-	}
-}
-
-const (
-	onOff = "on or off"
-	// unavailable says that an option of the design is not in this version.
-	unavailable = "; the rest is not available in this version"
-)
+const onOff = "on or off"
 
 var specs = []spec{
 	{"region", "", "an AWS region such as us-east-1; default: AWS_REGION",
@@ -299,14 +286,9 @@ var specs = []spec{
 	{"max_in_flight", "32", "1 to 256 calls at once",
 		"PutLogEvents calls at once, of this `[OUTPUT]`.",
 		number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
-	{"state_path", "", "nothing",
-		"Where what was delivered of unfinished chunks will be kept over a restart: not available in this version.",
-		func(_ *Options, v string) error {
-			if v != "" {
-				return errors.New("it is not available in this version")
-			}
-			return nil
-		}},
+	{"state_path", "", "the path of a folder",
+		"Where is kept over a restart what was delivered of chunks that were not delivered whole, so that the rest does not bring it twice. Beside Fluent Bit's `storage.path`, with `storage.type filesystem`.",
+		text(func(o *Options) *string { return &o.StatePath })},
 	{"metrics_listen", "", "host:port or :port",
 		"Metrics and health: [metrics.md](metrics.md). One address a process.",
 		func(o *Options, v string) error {
@@ -445,7 +427,7 @@ func (o *Options) Effective() []slog.Attr {
 		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
 		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure,
-		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen,
+		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen, "state_path": o.StatePath,
 	}
 	names := make([]string, 0, len(values))
 	for name, v := range values {

@@ -303,7 +303,7 @@ func TestTheEffectiveConfigurationIsWhole(t *testing.T) {
 	for _, s := range specs {
 		switch s.name {
 		case "endpoint", "tenants_file", "tag_prefix", "log_key", "kms_key_id": // empty here
-		case "state_path", "metrics_listen": // empty here
+		case "state_path", "metrics_listen": // empty here, too
 		default:
 			require.Contains(t, said, s.name)
 		}

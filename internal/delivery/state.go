@@ -1,0 +1,154 @@
+package delivery
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// The file of a ledger: the header, entries, and the SHA-256 of all before it.
+//
+//	header  8 bytes
+//	entry   key (32 bytes), number of events (4 bytes, little endian),
+//	        one bit for each event, set where CloudWatch accepted it
+const (
+	stateHeader = "TLLEDG01"
+	stateEntry  = sha256.Size + 4
+)
+
+const (
+	// maxStateBytes bounds what is read: a ledger of 4,096 chunks of 100,000 events.
+	maxStateBytes = 64 << 20
+	// maxStateEvents bounds the events of a chunk. Fluent Bit's are of 2 MB, with seldom
+	// less than 20 bytes a record.
+	maxStateEvents = 1 << 22
+)
+
+// Save writes what was accepted of chunks that were not delivered whole, for Load of
+// the next process. Call it after Close. A file that is there is replaced; with nothing
+// to remember it is removed.
+func (d *Deliverer) Save(path string) (chunks int, err error) {
+	data, chunks := d.ledger.encode()
+	if chunks == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, err
+		}
+		return 0, nil
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(f.Name()) // once renamed, there is nothing of that name
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return chunks, err
+}
+
+// Restore reads what Save wrote, and removes the file: it tells of the moment it was
+// written, and a process that ends without Save must not leave it to the next one.
+// Call it before the first Deliver. A file that is missing is no error.
+func (d *Deliverer) Restore(path string) (chunks int, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case info.Size() > maxStateBytes:
+		return 0, fmt.Errorf("%s has %d bytes, more than any ledger", path, info.Size())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.Remove(path); err != nil {
+		return 0, err
+	}
+	return d.ledger.decode(data, d)
+}
+
+// encode writes the entries of which something was accepted.
+func (l *ledger) encode() (data []byte, chunks int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	data = append(data, stateHeader...)
+	for _, key := range l.entries.Keys() {
+		list, _ := l.entries.Peek(key)
+		for _, p := range list {
+			if bits, some := p.bits(); some {
+				data = append(data, key[:]...)
+				data = binary.LittleEndian.AppendUint32(data, uint32(len(p.state)))
+				data = append(data, bits...)
+				chunks++
+			}
+		}
+	}
+	sum := sha256.Sum256(data)
+	return append(data, sum[:]...), chunks
+}
+
+// bits tells which events were accepted, and whether any was.
+func (p *progress) bits() (bits []byte, some bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bits = make([]byte, (len(p.state)+7)/8)
+	for i, st := range p.state {
+		if st == accepted {
+			bits[i/8] |= 1 << (i % 8)
+			some = true
+		}
+	}
+	return bits, some
+}
+
+var errState = errors.New("it is not a ledger, or damaged; events it would have kept from arriving twice may")
+
+func (l *ledger) decode(data []byte, d *Deliverer) (chunks int, err error) {
+	body := len(data) - sha256.Size
+	if body < len(stateHeader) || string(data[:len(stateHeader)]) != stateHeader {
+		return 0, errState
+	}
+	if sum := sha256.Sum256(data[:body]); !bytes.Equal(sum[:], data[body:]) {
+		return 0, errState
+	}
+	now := d.cfg.Now()
+	for rest := data[len(stateHeader):body]; len(rest) > 0; {
+		if len(rest) < stateEntry {
+			return chunks, errState
+		}
+		var key Key
+		copy(key[:], rest)
+		n := int(binary.LittleEndian.Uint32(rest[sha256.Size:]))
+		size := (n + 7) / 8
+		if n > maxStateEvents || len(rest)-stateEntry < size {
+			return chunks, errState
+		}
+		bits := rest[stateEntry : stateEntry+size]
+		p := newProgress(n)
+		p.since = now
+		for i := range n {
+			if bits[i/8]&(1<<(i%8)) != 0 {
+				p.move(int32(i), accepted)
+			}
+		}
+		l.put(key, p)
+		chunks++
+		rest = rest[stateEntry+size:]
+	}
+	return chunks, nil
+}

@@ -1,0 +1,61 @@
+package output
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// ledgerFile is where this instance keeps its ledger; empty where it keeps none.
+func (i *Instance) ledgerFile() string {
+	if i.opts.StatePath == "" {
+		return ""
+	}
+	name := i.env.Name
+	if name == "" {
+		name = "output"
+	}
+	return filepath.Join(i.opts.StatePath, name+".ledger")
+}
+
+// stateFolder makes the folder of state_path, where one is set.
+func stateFolder(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("state_path: %q can't be used: %w: give a folder that can be written to, beside storage.path", path, err)
+	}
+	return nil
+}
+
+// restore reads what the process before remembered. A file that can't be read costs
+// duplicates and nothing else.
+func (i *Instance) restore() {
+	file := i.ledgerFile()
+	if file == "" {
+		return
+	}
+	chunks, err := i.queue.Restore(file)
+	switch {
+	case err != nil:
+		i.env.Log.Warn("state_path: what was delivered before the restart could not be read; some of it may arrive twice", "file", file, "error", err)
+	case chunks > 0:
+		i.env.Log.Info("state_path: read what was delivered of unfinished chunks", "chunks", chunks)
+	}
+}
+
+// save keeps what is remembered for the next process.
+func (i *Instance) save() {
+	file := i.ledgerFile()
+	if file == "" {
+		return
+	}
+	chunks, err := i.queue.Save(file)
+	switch {
+	case err != nil:
+		i.env.Log.Error("state_path: what was delivered of unfinished chunks could not be kept; some of it may arrive twice", "file", file, "error", err)
+	case chunks > 0:
+		i.env.Log.Info("state_path: kept what was delivered of unfinished chunks", "chunks", chunks)
+	}
+}
