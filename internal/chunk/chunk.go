@@ -32,6 +32,10 @@ type Event struct {
 	Record int
 	// Dest is what Options.Resolve answered; 0 without it.
 	Dest int
+	// Dropped says that the event is not to be sent, by Options.DropLate. It has its place
+	// all the same, so that the others keep theirs when the chunk comes again and the
+	// clock has moved on.
+	Dropped bool
 }
 
 // Stats counts what became of a chunk's records.
@@ -243,7 +247,7 @@ func (d *Decoder) Decode(data []byte, opts Options, ev *Events) {
 		ev.Stats.LostBytes = len(data) - off
 		break
 	}
-	ev.Stats.Events = len(ev.List)
+	ev.Stats.Events = len(ev.List) - ev.Stats.Dropped
 	ev.Arena = d.out
 	d.in, d.out, d.ev, d.opts = nil, nil, nil, Options{}
 }
@@ -381,6 +385,7 @@ func (d *Decoder) body(off, index int, ms int64) (int, error) {
 		d.ev.Stats.Dropped++
 		d.ev.Stats.DroppedBytes += len(d.out) - start
 		d.out = d.out[:start]
+		d.ev.List = append(d.ev.List, Event{Timestamp: d.opts.Now, From: start, To: start, Record: index, Dest: dest, Dropped: true})
 		return end, nil
 	}
 	if late {
@@ -608,10 +613,13 @@ func (d *Decoder) add(start, index, dest int, ms int64) {
 
 // Restamp makes the event of a message that CloudWatch rejected for its time: the
 // message in an envelope that keeps its own time, at the time now. Both times are
-// in milliseconds.
-func Restamp(message []byte, original, now int64) *Events {
+// in milliseconds. reason is told as well where it is not empty.
+func Restamp(message []byte, original, now int64, reason string) *Events {
 	d := Decoder{ev: &Events{}, opts: Options{Oldest: now, Newest: now, MaxMessage: MaxMessage}}
 	d.noteTime(original)
+	if reason != "" {
+		d.noteString("reason", reason)
+	}
 	return d.wrap(message, now)
 }
 

@@ -20,6 +20,7 @@ type ref struct {
 	p         *progress
 	index     int32
 	size      int32 // bytes of the message
+	seq       int32 // its place in the order of arrival
 	message   []byte
 }
 
@@ -44,9 +45,12 @@ func (b *batch) count() int { return len(b.refs) }
 type run struct {
 	p      *progress
 	events []int32
+	seq    int32 // of the first to arrive
 }
 
-// runs groups the events [from, to) of a batch by chunk.
+// runs groups the events [from, to) of a batch by chunk. A batch is in the order of
+// time; what goes back into a queue must be in the order of arrival, or a second attempt
+// would swap events of the same time.
 func (b *batch) runs(from, to int) []run {
 	var list []run
 	at := map[*progress]int{}
@@ -55,15 +59,15 @@ func (b *batch) runs(from, to int) []run {
 		if !ok {
 			i = len(list)
 			at[r.p] = i
-			list = append(list, run{p: r.p})
+			list = append(list, run{p: r.p, seq: r.seq})
 		}
 		list[i].events = append(list[i].events, r.index)
+		list[i].seq = min(list[i].seq, r.seq)
 	}
-	// A batch is in the order of time; what goes back into a queue must be in the
-	// order of arrival, or a second attempt would swap events of the same time.
 	for i := range list {
 		slices.Sort(list[i].events)
 	}
+	slices.SortFunc(list, func(x, y run) int { return cmp.Compare(x.seq, y.seq) })
 	return list
 }
 
@@ -74,12 +78,12 @@ const maxPassed = 4096
 // fill takes up to limit events that fit and may go beside the calls under way, in the
 // order they wait. It returns what remains. finish must follow before any of the
 // flushes leaves.
-func (b *batch) fill(queue []item, limit int, flying []*batch) []item {
+func (b *batch) fill(t Target, queue []item, limit int, flying []*batch) []item {
 	b.refs, b.size, b.full, b.passed = b.refs[:0], 0, false, 0
 	rest := queue[:0]
 	for _, it := range queue {
 		if !b.full {
-			it.events = b.draw(it, limit, flying)
+			it.events = b.draw(t, it, limit, flying)
 		}
 		if len(it.events) > 0 {
 			rest = append(rest, it)
@@ -103,12 +107,12 @@ func beside(at int64, flying []*batch) bool {
 // draw takes what fits from one item and returns what it leaves. An event too far
 // in time from the others is left for the next batch, and does not end this one:
 // times that alternate would make a call for each event.
-func (b *batch) draw(it item, limit int, flying []*batch) (rest []int32) {
+func (b *batch) draw(t Target, it item, limit int, flying []*batch) (rest []int32) {
 	p := it.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.events == nil {
-		return nil // its flush left, and takes the item away in a moment
+	if !p.here(it.events[0], t) {
+		return nil // its flush left or gave up, and takes the item away in a moment
 	}
 	rest = it.events[:0]
 	for n, i := range it.events {
@@ -136,7 +140,7 @@ func (b *batch) draw(it item, limit int, flying []*batch) (rest []int32) {
 			continue
 		}
 		b.low, b.high = min(b.low, at), max(b.high, at)
-		b.refs = append(b.refs, ref{timestamp: at, p: p, index: i, size: int32(len(message)), message: message})
+		b.refs = append(b.refs, ref{timestamp: at, p: p, index: i, size: int32(len(message)), seq: int32(len(b.refs)), message: message})
 		b.size += need
 		p.move(i, inFlight)
 	}

@@ -41,18 +41,23 @@ type put struct {
 
 // logsFunc answers calls with a function, after checking every documented limit.
 type logsFunc struct {
-	t      interface{ Fatalf(string, ...any) }
+	t      interface{ Errorf(string, ...any) }
 	answer func(ctx context.Context, p put) (awsclient.Rejected, error)
 	ensure func(Target) error
 
 	mu   sync.Mutex
 	puts []put
 	// live are the calls under way for a stream, by the times they carry.
-	live map[Target][]span
+	live map[Target][]times
 	most int // calls at once for one stream
 }
 
-type span struct{ low, high int64 }
+type times map[int64]bool
+
+func (l *logsFunc) broken(format string, args ...any) (awsclient.Rejected, error) {
+	l.t.Errorf(format, args...)
+	return awsclient.Rejected{}, fmt.Errorf(format, args...)
+}
 
 func (l *logsFunc) Put(ctx context.Context, target Target, body awsclient.Body, count int) (awsclient.Rejected, error) {
 	group, stream := target.Group, target.Stream
@@ -60,56 +65,69 @@ func (l *logsFunc) Put(ctx context.Context, target Target, body awsclient.Body, 
 	if body.Gzip {
 		z, err := gzip.NewReader(bytes.NewReader(raw))
 		if err != nil {
-			l.t.Fatalf("body: %v", err)
+			return l.broken("body: %v", err)
 		}
 		if raw, err = io.ReadAll(z); err != nil {
-			l.t.Fatalf("body: %v", err)
+			return l.broken("body: %v", err)
 		}
 	}
 	var p put
 	if err := json.Unmarshal(raw, &p); err != nil {
-		l.t.Fatalf("body: %v", err)
+		return l.broken("body: %v", err)
 	}
 	if p.Group != group || p.Stream != stream || len(p.Events) != count || count == 0 || count > MaxBatchEvents {
-		l.t.Fatalf("%d events announced, %d sent, to %s/%s", count, len(p.Events), p.Group, p.Stream)
+		return l.broken("%d events announced, %d sent, to %s/%s", count, len(p.Events), p.Group, p.Stream)
 	}
 	size := 0
 	for i, e := range p.Events {
 		size += len(e.Message) + EventOverhead
 		if i > 0 && e.Timestamp < p.Events[i-1].Timestamp {
-			l.t.Fatalf("events out of order")
+			return l.broken("events out of order")
 		}
 	}
 	if size > MaxBatchBytes || p.Events[count-1].Timestamp-p.Events[0].Timestamp > MaxBatchSpan {
-		l.t.Fatalf("%d bytes over %d ms", size, p.Events[count-1].Timestamp-p.Events[0].Timestamp)
+		return l.broken("%d bytes over %d ms", size, p.Events[count-1].Timestamp-p.Events[0].Timestamp)
 	}
-	// Beside calls under way only what no order depends on: other times.
-	here := span{p.Events[0].Timestamp, p.Events[count-1].Timestamp}
+	if err := l.enter(target, p); err != nil {
+		l.t.Errorf("%v", err)
+		return awsclient.Rejected{}, err
+	}
+	defer l.leave(target, p)
+	if l.answer == nil {
+		return awsclient.Rejected{}, nil
+	}
+	return l.answer(ctx, p)
+}
+
+// enter notes a call, and holds it against those under way: no order may depend on
+// which is faster, so they must have no time in common.
+func (l *logsFunc) enter(target Target, p put) error {
+	here := times{}
+	for _, e := range p.Events {
+		here[e.Timestamp] = true
+	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.live == nil {
-		l.live = map[Target][]span{}
+		l.live = map[Target][]times{}
 	}
 	for _, other := range l.live[target] {
-		for _, e := range p.Events {
-			if e.Timestamp >= other.low && e.Timestamp <= other.high {
-				l.t.Fatalf("two calls at once for %v with events of %d", target, e.Timestamp)
+		for at := range here {
+			if other[at] {
+				return fmt.Errorf("two calls at once for %v with events of %d", target, at)
 			}
 		}
 	}
 	l.live[target] = append(l.live[target], here)
 	l.most = max(l.most, len(l.live[target]))
 	l.puts = append(l.puts, p)
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		i := slices.Index(l.live[target], here)
-		l.live[target] = slices.Delete(l.live[target], i, i+1)
-	}()
-	if l.answer == nil {
-		return awsclient.Rejected{}, nil
-	}
-	return l.answer(ctx, p)
+	return nil
+}
+
+func (l *logsFunc) leave(target Target, p put) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live[target] = slices.DeleteFunc(l.live[target], func(other times) bool { return other[p.Events[0].Timestamp] })
 }
 
 func (l *logsFunc) EnsureStream(_ context.Context, t Target) error {
@@ -389,11 +407,13 @@ func TestNothingLostNothingTwice(t *testing.T) {
 		accepted := map[string]int{}
 		// Of one chunk, events of the same time arrive in their order.
 		type place struct {
-			stream string
-			chunk  int
-			at     int64
+			group, stream string
+			chunk         int
+			at            int64
 		}
 		order := map[place]int{}
+		var wrong []string
+		wrongChunks, moved := map[int]bool{}, map[int]bool{}
 		l := &logsFunc{t: t}
 		l.answer = func(ctx context.Context, p put) (awsclient.Rejected, error) {
 			if roll(100) < failing {
@@ -428,11 +448,15 @@ func TestNothingLostNothingTwice(t *testing.T) {
 				accepted[id(e.Message)]++
 				if !strings.Contains(e.Message, "original_time") {
 					var c, i int
-					_, err := fmt.Sscanf(id(e.Message), "<%d.%d>", &c, &i)
-					require.NoError(t, err)
-					at := place{p.Stream, c, e.Timestamp}
+					if _, err := fmt.Sscanf(id(e.Message), "<%d.%d>", &c, &i); err != nil {
+						wrong = append(wrong, err.Error())
+						wrongChunks[-1] = true
+					}
+					at := place{p.Group, p.Stream, c, e.Timestamp}
 					if last, ok := order[at]; ok && last > i {
-						t.Fatalf("event %d of chunk %d arrived after event %d of the same time", i, c, last)
+						// Not told here: a panic, which is how rapid's Fatalf ends, is the sender's.
+						wrong = append(wrong, fmt.Sprintf("event %d of chunk %d arrived after event %d of the same time", i, c, last))
+						wrongChunks[c] = true
 					}
 					order[at] = i
 				}
@@ -442,6 +466,11 @@ func TestNothingLostNothingTwice(t *testing.T) {
 		targets := make([]Target, streams)
 		for i := range targets {
 			targets[i] = Target{Group: "/eks/tenants/acme", Stream: fmt.Sprint(i)}
+		}
+		// Where a chunk goes may change from one flush to the next.
+		elsewhere := slices.Clone(targets)
+		for i := range elsewhere {
+			elsewhere[i].Group = "/eks/quarantine/acme"
 		}
 		d := New(l, Config{Log: quiet, MaxInFlight: 2, Backoff: soon})
 		var wg sync.WaitGroup
@@ -467,7 +496,14 @@ func TestNothingLostNothingTwice(t *testing.T) {
 						ev.List[i].Dest = dest[i]
 					}
 					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+roll(20))*time.Millisecond)
-					err := d.Deliver(ctx, Key{byte(c)}, ev, targets)
+					to := targets
+					if roll(4) == 0 {
+						to = elsewhere
+						mu.Lock()
+						moved[c] = true
+						mu.Unlock()
+					}
+					err := d.Deliver(ctx, Key{byte(c)}, ev, to)
 					cancel()
 					for i := range ev.Arena {
 						ev.Arena[i] = 0xDD // Fluent Bit's again
@@ -480,6 +516,12 @@ func TestNothingLostNothingTwice(t *testing.T) {
 		}
 		wg.Wait()
 		d.Close(context.Background())
+		// What went to and fro between two groups may have been overtaken in one of them.
+		for c := range wrongChunks {
+			if !moved[c] {
+				t.Fatalf("%v", wrong)
+			}
+		}
 		for k := range want {
 			if accepted[k] != 1 {
 				t.Fatalf("event %s accepted %d times", k, accepted[k])
@@ -688,7 +730,7 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				bt.fill([]item{{p: p, events: p.begin(ev, here)[0]}}, MaxBatchEvents, nil)
+				bt.fill(here[0], []item{{p: p, events: p.begin(ev, here)[0]}}, MaxBatchEvents, nil)
 				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)
@@ -970,4 +1012,130 @@ func TestOneDestinationThatFailsDoesNotHoldUpTheOthers(t *testing.T) {
 	require.Equal(t, "bad", e.Target.Stream)
 	require.EqualValues(t, 2, d.Stats().Events, "both of the good ones")
 	require.Len(t, l.puts, 3, "and of the bad ones only the first was tried")
+}
+
+// A chunk comes back and goes elsewhere, for its tenant's settings changed, while a call
+// to where it went before is under way. When that call fails, what it carried is not
+// queued there again: its memory is this flush's, and nothing withdraws it there.
+func TestACallToWhereAChunkWentBeforeDoesNotTouchTheNextFlush(t *testing.T) {
+	inside, release := make(chan struct{}), make(chan struct{})
+	l := &logsFunc{t: t}
+	calls := 0
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if calls++; calls == 1 {
+			close(inside)
+			<-release
+			return awsclient.Rejected{}, apiError("ThrottlingException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, Backoff: soon}))
+	before, after := []Target{{Group: "/eks/quarantine/acme", Stream: "s"}}, []Target{{Group: "/eks/tenants/acme", Stream: "s"}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Deliver(ctx, Key{1}, numbered(3), before) }()
+	<-inside
+	cancel()
+	require.ErrorIs(t, <-done, ErrTimeout)
+	go func() { done <- d.Deliver(context.Background(), Key{1}, numbered(3), after) }()
+	require.Eventually(t, func() bool { return d.ledger.len() == 0 }, 10*time.Second, time.Millisecond)
+	close(release)
+	require.ErrorIs(t, <-done, errMoved, "told at once, not at the end of its time")
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(3), after))
+	require.Len(t, l.puts, 2)
+	require.Equal(t, "/eks/tenants/acme", l.puts[1].Group)
+	require.EqualValues(t, 3, d.Stats().Events)
+}
+
+func TestAnEventThatIsInvalidAndTooOldArrives(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		r := awsclient.Rejected{}
+		for _, e := range p.Events {
+			if strings.HasPrefix(e.Message, "bad") {
+				return r, apiError("InvalidParameterException")
+			}
+			if e.Timestamp < 1000 {
+				r.Old++
+			}
+		}
+		return r, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, Backoff: soon, Now: func() time.Time { return time.UnixMilli(5000) }}))
+	ev := makeEvents([]int64{10, 2000}, func(i int) string { return []string{"bad", "good"}[i] })
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, ev, here))
+	require.Equal(t, `{"log":"bad","_tenantlogs":{"original_time":"1970-01-01T00:00:00.010Z","time_reason":"too_old","reason":"invalid"}}`,
+		l.puts[len(l.puts)-1].Events[len(l.puts[len(l.puts)-1].Events)-1].Message)
+}
+
+// The ledger remembers which events are left, not their bytes.
+func TestTheLedgerKeepsNoMessages(t *testing.T) {
+	l := &logsFunc{t: t}
+	inside, release := make(chan struct{}), make(chan struct{})
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		if p.Events[0].Timestamp < 1000 {
+			return awsclient.Rejected{Old: len(p.Events)}, nil
+		}
+		close(inside)
+		<-release
+		return awsclient.Rejected{}, apiError("ThrottlingException")
+	}
+	d := New(l, Config{Log: quiet, Backoff: soon, Now: func() time.Time { return time.UnixMilli(5000) }})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Deliver(ctx, Key{1}, numbered(10), here) }()
+	<-inside
+	cancel()
+	require.Error(t, <-done)
+	close(release)
+	d.Close(context.Background())
+	list, _ := d.ledger.entries.Peek(Key{1})
+	require.Len(t, list, 1)
+	require.Nil(t, list[0].replaced)
+}
+
+// Two chunks' events of the same time keep the order the chunks came in, also when the
+// call that carried both has to be made again.
+func TestChunksKeepTheirOrderOnASecondAttempt(t *testing.T) {
+	l := &logsFunc{t: t}
+	inside, release := make(chan struct{}), make(chan struct{})
+	calls := 0
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		switch calls++; calls {
+		case 1:
+			close(inside)
+			<-release
+		case 2:
+			return awsclient.Rejected{}, apiError("ThrottlingException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet, Backoff: soon}))
+	done := make(chan error, 3)
+	go func() { done <- d.Deliver(context.Background(), Key{0}, numbered(1), here) }()
+	<-inside
+	add := func(k byte, n int, name string, at ...int64) {
+		go func() {
+			done <- d.Deliver(context.Background(), Key{k}, makeEvents(at, func(i int) string { return fmt.Sprint(name, at[i]) }), here)
+		}()
+		require.Eventually(t, func() bool {
+			d.mu.Lock()
+			s := d.senders[here[0]]
+			d.mu.Unlock()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.queue) == n
+		}, 10*time.Second, time.Millisecond)
+	}
+	add(1, 1, "first@", 5)
+	add(2, 2, "second@", 3, 5)
+	close(release)
+	for range 3 {
+		require.NoError(t, <-done)
+	}
+	var got []string
+	for _, e := range l.puts[2].Events {
+		got = append(got, e.Message)
+	}
+	require.Equal(t, []string{"second@3", "first@5", "second@5"}, got)
 }

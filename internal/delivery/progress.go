@@ -39,9 +39,12 @@ type progress struct {
 	open   int           // events not accepted
 	active int           // events queued or in flight
 	events *chunk.Events // the flush's memory while it is here, else nil: not to be read
-	failed []bool        // by destination: given up for this flush
-	err    error         // why, of the first of them
-	last   error         // the last failure, for the message on a timeout
+	// targets are the flush's: a chunk that comes again may go elsewhere, and a call to
+	// where it went before has nothing to do with this flush's memory.
+	targets []Target
+	failed  []bool // by destination: given up for this flush
+	err     error  // why, of the first of them
+	last    error  // the last failure, for the message on a timeout
 	// replaced are events that CloudWatch refused, as they are sent again.
 	replaced map[int32]*replacement
 	changed  chan struct{} // one token: something happened
@@ -52,6 +55,8 @@ type progress struct {
 type replacement struct {
 	events *chunk.Events
 	part   int // the part to send next, or in flight
+	// late says that it bears the present time; else it is in an envelope at its own.
+	late bool
 }
 
 func newProgress(n int) *progress {
@@ -81,7 +86,7 @@ func (p *progress) begin(events *chunk.Events, targets []Target) [][]int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events, p.err, p.last = events, nil, nil
-	p.failed = make([]bool, len(targets))
+	p.targets, p.failed = targets, make([]bool, len(targets))
 	p.dropStale()
 	queues := make([][]int32, len(targets))
 	for i := range events.List {
@@ -89,7 +94,7 @@ func (p *progress) begin(events *chunk.Events, targets []Target) [][]int32 {
 			continue
 		}
 		dest := events.List[i].Dest
-		if targets[dest] == (Target{}) {
+		if events.List[i].Dropped || targets[dest] == (Target{}) {
 			p.move(int32(i), accepted)
 			p.drop(int32(i))
 			continue
@@ -106,7 +111,7 @@ func (p *progress) begin(events *chunk.Events, targets []Target) [][]int32 {
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.events = nil
+	p.events, p.targets = nil, nil
 	for i, st := range p.state {
 		if st == queued {
 			p.move(int32(i), waiting)
@@ -180,9 +185,9 @@ func (p *progress) look(i int32) (int64, []byte) {
 	return p.events.List[i].Timestamp, p.events.Message(int(i))
 }
 
-// accept marks events as accepted. Those sent again in several parts come back for
+// accept marks events as accepted by t. Those sent again in several parts come back for
 // their next one.
-func (p *progress) accept(events []int32) (more []int32) {
+func (p *progress) accept(events []int32, t Target) (more []int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range events {
@@ -191,7 +196,7 @@ func (p *progress) accept(events []int32) (more []int32) {
 		}
 		if r := p.replaced[i]; r != nil && r.part+1 < len(r.events.List) {
 			r.part++
-			if p.again(i) {
+			if p.again(i, t) {
 				more = append(more, i)
 			}
 			continue
@@ -203,27 +208,45 @@ func (p *progress) accept(events []int32) (more []int32) {
 	return more
 }
 
-// again moves an event that was in flight back, and reports whether it is to be
-// queued: whether a flush is here for it.
-func (p *progress) again(i int32) bool {
-	if p.events == nil || p.failed[p.events.List[i].Dest] {
-		p.move(i, waiting)
-		return false
+var errMoved = errors.New("the chunk goes elsewhere since a call failed that was made before")
+
+// again moves an event that was in flight to t back, and reports whether it is to be
+// queued there: whether a flush is here that sends it there.
+func (p *progress) again(i int32, t Target) bool {
+	if p.here(i, t) {
+		p.move(i, queued)
+		return true
 	}
-	p.move(i, queued)
-	return true
+	p.move(i, waiting)
+	if r := p.replaced[i]; r != nil && r.part == 0 {
+		p.drop(i) // it is made anew when the chunk comes back
+	}
+	if p.events != nil && !p.failed[p.events.List[i].Dest] && p.err == nil {
+		// Nobody sends it in this flush; in the next it is given out with the others.
+		p.err = &Error{Target: t, Class: awsclient.ClassRetryable, Err: errMoved}
+	}
+	return false
 }
 
-// back takes events back from a call that failed. It returns those that are to be
+// here reports whether a flush is here that sends an event to t.
+func (p *progress) here(i int32, t Target) bool {
+	if p.events == nil {
+		return false
+	}
+	dest := p.events.List[i].Dest
+	return !p.failed[dest] && p.targets[dest] == t
+}
+
+// back takes events back from a call to t that failed. It returns those that are to be
 // queued again.
-func (p *progress) back(events []int32, why error) (requeue []int32) {
+func (p *progress) back(events []int32, t Target, why error) (requeue []int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if why != nil {
 		p.last = why
 	}
 	for _, i := range events {
-		if p.state[i] == inFlight && p.again(i) {
+		if p.state[i] == inFlight && p.again(i, t) {
 			requeue = append(requeue, i)
 		}
 	}
@@ -287,47 +310,55 @@ func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32
 		if p.state[i] != inFlight {
 			continue
 		}
-		if p.replaced[i] != nil {
+		r := p.replaced[i]
+		if r != nil && (r.late || r.part > 0) {
 			p.refuse(i, &Error{Target: t, Class: awsclient.ClassRetryable,
 				Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")})
 			continue
 		}
-		if p.again(i) { // else the chunk comes back, and its events with it
-			p.replace(i, chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now))
-			requeue = append(requeue, i)
+		if !p.again(i, t) {
+			continue // the chunk comes back, and its events with it
 		}
+		reason := ""
+		if r != nil {
+			reason = reasonInvalid // as it was, it was refused: its envelope stays
+		}
+		p.replace(i, replacement{late: true, events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now, reason)})
+		requeue = append(requeue, i)
 	}
 	p.notify()
 	return requeue
 }
 
+// reasonInvalid is _tenantlogs.reason of an event that CloudWatch called invalid.
+const reasonInvalid = "invalid"
+
 // envelop prepares an event that CloudWatch calls invalid to be sent once more, in an
-// envelope, and reports whether it is to be queued. One that was already sent in some
-// other form is given up, and the flush with it.
+// envelope, and reports whether it is to be queued. One that was in an envelope already
+// is given up, and the flush with it.
 func (p *progress) envelop(i int32, e *Error) (requeue bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.notify()
 	if p.state[i] != inFlight {
 		return false
 	}
 	if p.replaced[i] != nil {
 		p.refuse(i, e)
-		p.notify()
 		return false
 	}
-	if !p.again(i) {
-		p.notify()
+	if !p.again(i, e.Target) {
 		return false
 	}
-	p.replace(i, chunk.Envelope(p.events.Message(int(i)), p.events.List[i].Timestamp, "invalid"))
+	p.replace(i, replacement{events: chunk.Envelope(p.events.Message(int(i)), p.events.List[i].Timestamp, reasonInvalid)})
 	return true
 }
 
-func (p *progress) replace(i int32, with *chunk.Events) {
+func (p *progress) replace(i int32, with replacement) {
 	if p.replaced == nil {
 		p.replaced = map[int32]*replacement{}
 	}
-	p.replaced[i] = &replacement{events: with}
+	p.replaced[i] = &with
 }
 
 // refuse gives an event up that was refused in its other form, too.

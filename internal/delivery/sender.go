@@ -186,7 +186,7 @@ func (s *sender) draw(b *batch) {
 	if s.suspects > 0 {
 		limit = (s.suspects + 1) / 2
 	}
-	s.queue = b.fill(s.queue, limit, s.flying)
+	s.queue = b.fill(s.target, s.queue, limit, s.flying)
 	if b.count() > 0 {
 		s.flying = append(s.flying, b)
 		return
@@ -336,7 +336,7 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	s.suspects = max(0, s.suspects-n)
 	var front []item
 	for _, run := range b.runs(from, to) {
-		if more := run.p.accept(run.events); len(more) > 0 {
+		if more := run.p.accept(run.events, s.target); len(more) > 0 {
 			front = append(front, item{p: run.p, events: more})
 		}
 	}
@@ -452,7 +452,7 @@ func (s *sender) requeue(b *batch, why error, note func()) {
 	note()
 	var front []item
 	for _, run := range b.runs(0, b.count()) {
-		if again := run.p.back(run.events, why); len(again) > 0 {
+		if again := run.p.back(run.events, s.target, why); len(again) > 0 {
 			front = append(front, item{p: run.p, events: again})
 		}
 	}

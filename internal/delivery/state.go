@@ -45,7 +45,7 @@ func (d *Deliverer) Save(path string) (chunks int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(f.Name()) // once renamed, there is nothing of that name
+	defer func() { _ = os.Remove(f.Name()) }() // once renamed, there is nothing of that name
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()

@@ -76,7 +76,8 @@ type Config struct {
 	// for ever.
 	Observe func(group string, days float64)
 	// Recheck is the wait before another look at a group over which an account-level
-	// retention policy wins; 0 means 1 h.
+	// retention policy wins, and about the wait before one at a group whose retention was
+	// set; 0 means 1 h.
 	Recheck time.Duration
 	// CallTimeout bounds one look at groups, and the settling of one; 0 means 30 s.
 	CallTimeout time.Duration
@@ -189,5 +190,11 @@ func (k *Keeper) nextLook(now time.Time) time.Time {
 func (k *Keeper) Open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.waiting)
+	open := 0
+	for _, w := range k.waiting {
+		if !w.settled {
+			open++
+		}
+	}
+	return open
 }

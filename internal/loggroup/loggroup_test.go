@@ -539,3 +539,27 @@ func TestWhereverACreationEndsItIsFinished(t *testing.T) {
 		})
 	}
 }
+
+// Two nodes of different configurations set a group's retention at the same time, and
+// the shorter is put last. The node that wants more looks again, and wins.
+func TestTheLongerRetentionWinsWhoeverPutLast(t *testing.T) {
+	s, api := fake(t, fakeaws.Config{})
+	_, err := api.CreateLogGroup(context.Background(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g"), Tags: map[string]string{TagState: StateNew}})
+	require.NoError(t, err)
+	long := NewKeeper(api, Config{Create: true, Log: slog.New(slog.DiscardHandler), Recheck: 50 * time.Millisecond})
+	t.Cleanup(long.Close)
+	var n atomic.Int32
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "PutRetentionPolicy" && n.Add(1) == 1 { // the short one's is on its way
+			long.Used(Spec{Group: "/g", RetentionDays: 365})
+			for s.Groups()[0].Tags[TagState] != StateReady {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		return nil
+	})
+	short := keeper(t, api, true, nil)
+	short.Used(Spec{Group: "/g", RetentionDays: 30})
+	settled(t, short)
+	require.Eventually(t, func() bool { return s.Groups()[0].RetentionInDays == 365 && long.Open() == 0 && n.Load() >= 3 }, 30*time.Second, time.Millisecond)
+}

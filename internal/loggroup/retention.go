@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -20,6 +21,10 @@ type work struct {
 	due     time.Time
 	// entry tells this work from one for the same group that came in while it was done.
 	entry uint64
+	// raised: the retention was set by us, and is looked at once more later.
+	raised bool
+	// settled: it is confirmed, and only that later look is left.
+	settled bool
 	// stuck: setting the retention had no effect, it stayed at stuckAt days (0: for ever).
 	stuck   bool
 	stuckAt int32
@@ -118,10 +123,19 @@ func (k *Keeper) finish(w work, err error) {
 	if k.waiting[w.spec.Group].entry != w.entry {
 		return // it was created anew meanwhile: that is done next
 	}
+	if err == nil && w.raised {
+		// Setting looks at what is there and puts: another node with other days may have
+		// put between the two. Whoever wants more looks again and wins.
+		w.raised, w.created, w.attempt, w.stuck = false, false, 0, false
+		w.settled, w.due = true, time.Now().Add(k.cfg.Recheck/2+rand.N(k.cfg.Recheck))
+		k.waiting[w.spec.Group] = w
+		return
+	}
 	if err == nil {
 		delete(k.waiting, w.spec.Group)
 		return
 	}
+	w.settled = false
 	w.attempt++
 	wait := k.cfg.Backoff(w.attempt)
 	if w.stuck && w.attempt > consistency {
@@ -178,7 +192,7 @@ func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
 	ctx, cancel := context.WithTimeout(k.ctx, k.cfg.CallTimeout)
 	defer cancel()
 	if g.LogGroupName == nil {
-		if w.attempt < maxMissing {
+		if w.attempt < maxMissing && !w.settled {
 			return fmt.Errorf("group %s is not listed (yet)", w.spec.Group)
 		}
 		k.cfg.Log.Warn("a log group is gone; its retention is looked at again when events go there", "group", w.spec.Group)
@@ -238,6 +252,7 @@ func (k *Keeper) raise(ctx context.Context, w *work, g types.LogGroup) error {
 		w.stuck, w.stuckAt = true, number(back.RetentionInDays)
 		return stuckError(back, days)
 	}
+	w.raised = true
 	k.cfg.Log.Info("retention set and read back", "group", w.spec.Group, "days", days, "before", daysText(g.RetentionInDays), "effective", daysText(back.RetentionInDays))
 	return nil
 }

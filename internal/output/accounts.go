@@ -17,6 +17,7 @@ import (
 type account struct {
 	client *awsclient.Client
 	groups *loggroup.Keeper
+	unused time.Time // since when no tenant has it; zero while one does
 }
 
 // accounts makes an account the first time somebody writes there.
@@ -60,6 +61,31 @@ func (a *accounts) all() []*account {
 		all = append(all, acc)
 	}
 	return all
+}
+
+// leaveAfter is how long an account is kept that no tenant has any more: longer than
+// any flush that may still write there.
+const leaveAfter = 10 * time.Minute
+
+// sweep ends the background work of accounts that no tenant has had for a while.
+func (a *accounts) sweep(inUse map[awsclient.Role]bool, now time.Time) {
+	var left []*account
+	a.mu.Lock()
+	for role, acc := range a.byRole {
+		switch {
+		case role == (awsclient.Role{}) || inUse[role]:
+			acc.unused = time.Time{}
+		case acc.unused.IsZero():
+			acc.unused = now
+		case now.Sub(acc.unused) >= leaveAfter:
+			delete(a.byRole, role)
+			left = append(left, acc)
+		}
+	}
+	a.mu.Unlock()
+	for _, acc := range left {
+		acc.groups.Close()
+	}
 }
 
 // open is how many groups' retention is not confirmed.

@@ -160,7 +160,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 		i.metrics.Flush("retry")
 		return Retry
 	}
-	if len(w.events.List) > 0 {
+	if w.events.Stats.Events > 0 {
 		targets := make([]delivery.Target, len(dests))
 		for n := range dests {
 			targets[n] = dests[n].target

@@ -38,6 +38,9 @@ func (i *Instance) count(dests []dest, ev *chunk.Events) {
 	last := -1
 	for n := range ev.List {
 		e := &ev.List[n]
+		if e.Dropped {
+			continue
+		}
 		if e.Record != last {
 			sums[e.Dest].records++
 			last = e.Record

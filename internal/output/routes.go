@@ -179,6 +179,17 @@ func onFailure(t *tenancy.Tenant, otherwise string) string {
 	return otherwise
 }
 
+// roles are those the tenants have.
+func (v *view) roles() map[awsclient.Role]bool {
+	roles := map[awsclient.Role]bool{}
+	for _, t := range v.router.Registry().Tenants() {
+		if t.RoleARN != "" {
+			roles[awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}] = true
+		}
+	}
+	return roles
+}
+
 // emf reports whether a group is one of a tenant that may make metrics.
 func (v *view) emf(group string) bool {
 	name, ok := v.router.TenantOf(group)

@@ -91,6 +91,7 @@ type watcher struct {
 // look puts the file's present version in force, or says why not: once, and then again
 // from time to time.
 func (w *watcher) look() {
+	w.i.accounts.sweep(w.i.view.Load().roles(), w.i.env.Now())
 	data, err := os.ReadFile(w.i.opts.TenantsFile)
 	if err != nil {
 		w.refuse(fmt.Errorf("tenants_file: failed to read it: %w", err))

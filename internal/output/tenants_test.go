@@ -6,11 +6,13 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
@@ -201,4 +203,52 @@ func TestLateEventsAreDroppedOnlyWhereConfigured(t *testing.T) {
 		require.Len(t, s.Events("/eks/tenants/a", "tenant-a/p/c"), want, option)
 		require.Equal(t, option == "drop", strings.Contains(log.String(), "dropped, as late_events says"))
 	}
+}
+
+// A record that turns too old between two attempts at its chunk leaves the others their
+// places: what was accepted is not sent again.
+func TestARecordThatTurnsTooOldMeanwhileBringsNothingTwice(t *testing.T) {
+	base := time.Now()
+	var clock atomic.Int64
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{Now: func() time.Time { return base.Add(time.Duration(clock.Load())) }},
+		"log_retention_days", "1", "late_events", "drop")
+	inside, release := make(chan struct{}), make(chan struct{})
+	var puts atomic.Int32
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "PutLogEvents" && puts.Add(1) == 2 { // the first finds no group
+			close(inside)
+			<-release
+		}
+		return nil
+	})
+	data := append(chunkOf(base.Add(-23*time.Hour+30*time.Second), map[string]any{"log": "old"}), chunkOf(base, map[string]any{"log": "new"})...)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan Result, 1)
+	go func() { done <- i.Flush(ctx, tagA, data, 0) }()
+	<-inside
+	cancel()
+	require.Equal(t, Retry, <-done)
+	clock.Store(int64(time.Minute))
+	close(release)
+	require.Equal(t, OK, i.Flush(context.Background(), tagA, data, 0))
+	i.Close()
+	require.Len(t, s.Events("/eks/tenants/a", "tenant-a/p/c"), 2)
+}
+
+// Accounts no tenant has any more are left after a while, and not before their calls.
+func TestAccountsThatNobodyHasAreLeft(t *testing.T) {
+	i, _, _ := instance(t, fakeaws.Config{}, Environment{})
+	now := time.Now()
+	gone, kept := awsclient.Role{ARN: "gone"}, awsclient.Role{ARN: "kept"}
+	for _, r := range []awsclient.Role{{}, gone, kept} {
+		i.accounts.of(r)
+	}
+	inUse := map[awsclient.Role]bool{kept: true}
+	i.accounts.sweep(inUse, now)
+	i.accounts.sweep(inUse, now.Add(leaveAfter-1))
+	require.Len(t, i.accounts.all(), 3)
+	i.accounts.sweep(inUse, now.Add(leaveAfter))
+	require.Len(t, i.accounts.all(), 2)
+	require.NotNil(t, i.accounts.of(gone), "it may come back")
+	i.Close()
 }
