@@ -62,8 +62,9 @@ live: ## ask a real AWS account what only AWS can tell; needs TENANTLOGS_LIVE_AC
 	@go run ./e2e/live
 
 .PHONY: bench
-bench: ## nanoseconds, bytes and allocations of a record's way
+bench: ## a record's cost; then Fluent Bit with null, core and this plugin side by side (minutes)
 	go test -run xxx -bench . -benchmem ./internal/chunk ./internal/tenancy ./internal/delivery
+	@go run ./e2e/bench
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)

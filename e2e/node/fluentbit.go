@@ -63,6 +63,9 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("failed to start Fluent Bit: %w", err)
 	}
+	if r.Started != nil {
+		r.Started(cmd.Process)
+	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	err = nil
@@ -88,6 +91,9 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	case werr := <-exited:
 		if err == nil && werr != nil {
 			err = fmt.Errorf("the engine ended with %w", werr)
+		}
+		if r.Used != nil {
+			r.Used(cmd.ProcessState)
 		}
 	case <-time.After(time.Minute):
 		_ = cmd.Process.Kill()
@@ -131,6 +137,10 @@ func (e FluentBit) Config(r Run, dir string) (string, error) {
 		{"read_from_head", "on"}, {"refresh_interval", "1"}, {"buffer_max_size", "4MB"}, {"skip_long_lines", "off"},
 		{"db", dir + "/tail.db"},
 	}}
+	for _, name := range slices.Sorted(maps.Keys(r.Service)) {
+		service.keys = slices.DeleteFunc(service.keys, func(k [2]string) bool { return k[0] == name })
+		service.add(name, r.Service[name])
+	}
 	if r.State != "" {
 		service.add("storage.path", dir+"/storage")
 		service.add("storage.sync", "full")

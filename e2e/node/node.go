@@ -165,6 +165,12 @@ type Run struct {
 	// State is a folder kept from one run to the next: what was read, and chunks in
 	// filesystem storage. Empty means that nothing is kept. Fluent Bit's alone.
 	State string
+	// Service are further keys of Fluent Bit's [SERVICE].
+	Service map[string]string
+	// Started is told the engine's process. Fluent Bit's alone.
+	Started func(*os.Process)
+	// Used is told what the engine's process used, once it has ended. Fluent Bit's alone.
+	Used func(*os.ProcessState)
 	// YAML is Fluent Bit's other configuration format; else the classic one.
 	YAML bool
 	// Grace is how long the engine waits at its end; 0 means 5 s.
