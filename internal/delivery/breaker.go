@@ -23,6 +23,7 @@ type Breaker struct {
 	log   *slog.Logger
 	delay func(n int) time.Duration
 	told  func(t Target, open bool) // may be nil
+	guard func(Target) bool         // which targets have a circuit; nil means all
 
 	open atomic.Int32 // how many circuits are: none costs nothing
 
@@ -51,6 +52,8 @@ const (
 	// othersWork is how long ago a call of the same identity may have worked for a
 	// denial to be the group's and not the identity's.
 	othersWork = 2 * time.Minute
+	// maxCircuits is how many groups with failures are remembered, at least.
+	maxCircuits = 8192
 )
 
 func newBreaker(log *slog.Logger, now func() time.Time, delay func(int) time.Duration) *Breaker {
@@ -115,7 +118,7 @@ func (b *Breaker) succeeded(t Target) {
 // failed counts a failure that may be the group's own, and opens its circuit where it is.
 func (b *Breaker) failed(t Target, err error) {
 	reason, own := fault(t, err)
-	if reason == "" {
+	if reason == "" || b.guard != nil && !b.guard(t) {
 		return
 	}
 	b.mu.Lock()
@@ -123,6 +126,7 @@ func (b *Breaker) failed(t Target, err error) {
 	key := circuitKey{t.Role, t.Group}
 	c := b.circuits[key]
 	if c == nil {
+		b.room()
 		c = &circuit{}
 		b.circuits[key] = c
 	}
@@ -145,6 +149,20 @@ func (b *Breaker) failed(t Target, err error) {
 func (b *Breaker) tell(t Target, open bool) {
 	if b.told != nil {
 		b.told(t, open)
+	}
+}
+
+// room forgets a circuit that is closed where there are very many: names of groups may
+// come from records (`identity record`).
+func (b *Breaker) room() {
+	if len(b.circuits) < maxCircuits {
+		return
+	}
+	for key, c := range b.circuits {
+		if !c.open {
+			delete(b.circuits, key)
+			return
+		}
 	}
 }
 

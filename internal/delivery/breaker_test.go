@@ -101,3 +101,17 @@ func TestADenialIsHeldAgainstAGroupOnlyWhileOthersWork(t *testing.T) {
 	b.failed(a, apiError("AccessDeniedException"))
 	require.True(t, b.IsOpen(a))
 }
+
+func TestOnlyWhatIsGuardedHasACircuitAndTheyAreBounded(t *testing.T) {
+	b := newBreaker(quiet, time.Now, nil)
+	b.guard = func(t Target) bool { return t.Group != "/eks/platform" }
+	missing := apiError("ResourceNotFoundException")
+	for range 5 {
+		b.failed(Target{Group: "/eks/platform"}, missing)
+	}
+	require.False(t, b.IsOpen(Target{Group: "/eks/platform"}))
+	for i := range 2 * maxCircuits {
+		b.failed(Target{Group: fmt.Sprint("/g", i)}, missing)
+	}
+	require.LessOrEqual(t, len(b.circuits), maxCircuits)
+}

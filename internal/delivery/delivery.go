@@ -65,6 +65,8 @@ type Config struct {
 	Observe func(Put)
 	// Tripped is told when a group stops taking events, and when it takes them again.
 	Tripped func(t Target, open bool)
+	// Guard says for which targets the breaker works; nil means all.
+	Guard func(Target) bool
 	// Probe is the wait before trial n (from 0) of a group that does not take events; nil
 	// means doubling from 10 s to 5 min, half of it by chance.
 	Probe func(n int) time.Duration
@@ -135,7 +137,7 @@ func New(logs Logs, cfg Config) *Deliverer {
 	d := &Deliverer{logs: logs, cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
 	d.ledger = newLedger(cfg.LedgerSize, func(p *progress) { d.evicted.Add(1); d.forget(p) })
 	d.breaker = newBreaker(cfg.Log, cfg.Now, cfg.Probe)
-	d.breaker.told = cfg.Tripped
+	d.breaker.told, d.breaker.guard = cfg.Tripped, cfg.Guard
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }

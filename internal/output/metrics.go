@@ -21,6 +21,13 @@ func (i *Instance) observe(p delivery.Put) {
 	i.metrics.Put(tenant, p.Class.String(), p.Class == awsclient.ClassNone, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
 }
 
+// guarded reports whether a group is a tenant's own: for the platform's and for
+// quarantine there is nothing else to do with events.
+func (i *Instance) guarded(t delivery.Target) bool {
+	_, ok := i.view.Load().router.TenantOf(t.Group)
+	return ok
+}
+
 // tripped notes that a group stopped taking events, or takes them again.
 func (i *Instance) tripped(t delivery.Target, open bool) {
 	tenant, _ := i.view.Load().router.TenantOf(t.Group)

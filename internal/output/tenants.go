@@ -91,6 +91,12 @@ type watcher struct {
 // look puts the file's present version in force, or says why not: once, and then again
 // from time to time.
 func (w *watcher) look() {
+	// The process is Fluent Bit's: whatever is wrong with a file must not end it.
+	defer func() {
+		if r := recover(); r != nil {
+			w.refuse(fmt.Errorf("reading tenants_file panicked, please report this: %v", r))
+		}
+	}()
 	w.i.accounts.sweep(w.i.view.Load().roles(), w.i.env.Now())
 	data, err := os.ReadFile(w.i.opts.TenantsFile)
 	if err != nil {

@@ -120,7 +120,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	m.mu.Unlock()
 	for _, o := range outputs {
-		s := o.snapshot()
+		s, ok := o.look()
+		if !ok {
+			continue
+		}
 		age := 0.0
 		if !s.Oldest.IsZero() {
 			age = max(0, time.Since(s.Oldest).Seconds())
@@ -134,6 +137,12 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descOpen, float64(s.RetentionOpen))
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
+}
+
+// look takes a snapshot. It runs in a goroutine where a panic would end Fluent Bit.
+func (o *Output) look() (s Snapshot, ok bool) {
+	defer func() { ok = recover() == nil }()
+	return o.snapshot(), true
 }
 
 // own reports whether a name has a label value of its own.

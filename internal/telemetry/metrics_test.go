@@ -187,3 +187,12 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	}
 	require.Equal(t, n, strings.Count(string(page), "`"+namespace+"_"), "and no other")
 }
+
+func TestASnapshotThatPanicsIsLeftOut(t *testing.T) {
+	m := NewMetrics()
+	busy(m, "x.0")
+	m.Output("x.1").Start(func() Snapshot { panic("no") })
+	families, err := m.registry.Gather()
+	require.NoError(t, err)
+	require.NotEmpty(t, families)
+}
