@@ -29,7 +29,22 @@ type Breaker struct {
 
 	mu       sync.Mutex
 	circuits map[circuitKey]*circuit
-	worked   map[awsclient.Role]time.Time // when a call with this identity last did
+	worked   map[awsclient.Role]worked
+}
+
+// worked is when calls of an identity last worked, for the last two groups apart.
+type worked struct {
+	group string
+	at    time.Time
+	other time.Time // for any other group
+}
+
+// elsewhere is when a call last worked for another group than this one.
+func (w worked) elsewhere(group string) time.Time {
+	if w.group != group {
+		return w.at
+	}
+	return w.other
 }
 
 type circuitKey struct {
@@ -39,6 +54,7 @@ type circuitKey struct {
 
 type circuit struct {
 	failures int // in a row
+	first    time.Time
 	reason   string
 	open     bool
 	probes   int
@@ -63,7 +79,7 @@ func newBreaker(log *slog.Logger, now func() time.Time, delay func(int) time.Dur
 			return d/2 + rand.N(d/2)
 		}
 	}
-	return &Breaker{now: now, log: log, delay: delay, circuits: map[circuitKey]*circuit{}, worked: map[awsclient.Role]time.Time{}}
+	return &Breaker{now: now, log: log, delay: delay, circuits: map[circuitKey]*circuit{}, worked: map[awsclient.Role]worked{}}
 }
 
 // Open reports whether events for a target had better not be sent there, and why. Once
@@ -101,7 +117,12 @@ func (b *Breaker) IsOpen(t Target) bool {
 func (b *Breaker) succeeded(t Target) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.worked[t.Role] = b.now()
+	w := b.worked[t.Role]
+	if w.group != t.Group {
+		w.other = w.at
+	}
+	w.group, w.at = t.Group, b.now()
+	b.worked[t.Role] = w
 	key := circuitKey{t.Role, t.Group}
 	c := b.circuits[key]
 	if c == nil {
@@ -127,14 +148,16 @@ func (b *Breaker) failed(t Target, err error) {
 	c := b.circuits[key]
 	if c == nil {
 		b.room()
-		c = &circuit{}
+		c = &circuit{first: b.now()}
 		b.circuits[key] = c
 	}
 	c.failures++
 	c.reason = reason
 	now := b.now()
-	// With an identity that others use, too, it must be seen to work for them.
-	others := own || !b.worked[t.Role].IsZero() && now.Sub(b.worked[t.Role]) < othersWork
+	// With an identity that others use, too, it must be seen to work for them, and since
+	// it failed here: what worked before may be denied to all by now.
+	elsewhere := b.worked[t.Role].elsewhere(t.Group)
+	others := own || !elsewhere.IsZero() && !elsewhere.Before(c.first) && now.Sub(elsewhere) < othersWork
 	if c.open || c.failures < tripsAfter || !others {
 		return
 	}
@@ -149,6 +172,23 @@ func (b *Breaker) failed(t Target, err error) {
 func (b *Breaker) tell(t Target, open bool) {
 	if b.told != nil {
 		b.told(t, open)
+	}
+}
+
+// Keep forgets the circuits of targets that nobody sends to any more: a tenant whose
+// role was corrected has another target.
+func (b *Breaker) Keep(used func(role awsclient.Role, group string) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, c := range b.circuits {
+		if used(key.role, key.group) {
+			continue
+		}
+		delete(b.circuits, key)
+		if c.open {
+			b.open.Add(-1)
+			b.tell(Target{Role: key.role, Group: key.group}, false)
+		}
 	}
 }
 
@@ -171,7 +211,8 @@ func (b *Breaker) room() {
 func fault(t Target, err error) (reason string, own bool) {
 	var credentials *awsclient.CredentialsError
 	if errors.As(err, &credentials) {
-		if t.Role.ARN != "" && credentials.Role == t.Role.ARN {
+		// STS may be throttled, out of reach, or not know who asks: only a refusal is the role's.
+		if t.Role.ARN != "" && credentials.Role == t.Role.ARN && awsclient.Classify(credentials.Err) == awsclient.ClassDenied {
 			return "role", true
 		}
 		return "", false

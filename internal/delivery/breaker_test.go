@@ -26,6 +26,9 @@ func TestWhatOpensACircuit(t *testing.T) {
 		"denied in its own account":   {account, apiError("AccessDeniedException"), false, "denied"},
 		"missing and may not be made": {shared, apiError("ResourceNotFoundException"), false, "missing"},
 		"role can't be assumed":       {account, role, false, "role"},
+		"STS throttled":               {account, &awsclient.CredentialsError{Role: own.ARN, Err: apiError("Throttling")}, true, ""},
+		"STS out of reach":            {account, &awsclient.CredentialsError{Role: own.ARN, Err: errors.New("deadline exceeded")}, true, ""},
+		"STS knows us no more":        {account, &awsclient.CredentialsError{Role: own.ARN, Err: apiError("ExpiredToken")}, true, ""},
 		"the platform's credentials":  {account, &awsclient.CredentialsError{Err: errors.New("none")}, true, ""},
 		"somebody else's role":        {shared, role, true, ""},
 		"throttled":                   {shared, apiError("ThrottlingException"), true, ""},
@@ -100,6 +103,40 @@ func TestADenialIsHeldAgainstAGroupOnlyWhileOthersWork(t *testing.T) {
 	b.succeeded(Target{Group: "/b"})
 	b.failed(a, apiError("AccessDeniedException"))
 	require.True(t, b.IsOpen(a))
+}
+
+// What a group itself took, and what others took before, says nothing of a denial.
+func TestADenialEverywhereOpensNothing(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := newBreaker(quiet, func() time.Time { return now }, nil)
+	groups := []Target{{Group: "/a"}, {Group: "/b"}, {Group: "/c"}}
+	for _, g := range groups {
+		b.succeeded(g)
+		b.succeeded(g)
+	}
+	now = now.Add(time.Second)
+	for range 5 {
+		for _, g := range groups {
+			b.failed(g, apiError("AccessDeniedException"))
+		}
+	}
+	for _, g := range groups {
+		require.False(t, b.IsOpen(g), g.Group)
+	}
+}
+
+func TestCircuitsOfTargetsThatAreNoMoreAreForgotten(t *testing.T) {
+	var told []bool
+	b := newBreaker(quiet, time.Now, nil)
+	b.told = func(_ Target, open bool) { told = append(told, open) }
+	wrong := Target{Role: awsclient.Role{ARN: "wrong"}, Group: "/a"}
+	for range tripsAfter {
+		b.failed(wrong, apiError("AccessDeniedException"))
+	}
+	b.Keep(func(role awsclient.Role, _ string) bool { return role.ARN != "wrong" })
+	require.False(t, b.IsOpen(wrong))
+	require.Equal(t, []bool{true, false}, told)
+	require.Zero(t, b.open.Load())
 }
 
 func TestOnlyWhatIsGuardedHasACircuitAndTheyAreBounded(t *testing.T) {

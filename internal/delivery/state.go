@@ -14,10 +14,11 @@ import (
 // The file of a ledger: the header, entries, and the SHA-256 of all before it.
 //
 //	header  8 bytes
+//	whose   the SHA-256 of what says where this output writes
 //	entry   key (32 bytes), number of events (4 bytes, little endian),
 //	        one bit for each event, set where CloudWatch accepted it
 const (
-	stateHeader = "TLLEDG01"
+	stateHeader = "TLLEDG02"
 	stateEntry  = sha256.Size + 4
 )
 
@@ -30,10 +31,11 @@ const (
 )
 
 // Save writes what was accepted of chunks that were not delivered whole, for Load of
-// the next process. Call it after Close. A file that is there is replaced; with nothing
+// the next process. whose says where this output writes: what one output delivered,
+// another has not. Call it after Close. A file that is there is replaced; with nothing
 // to remember it is removed.
-func (d *Deliverer) Save(path string) (chunks int, err error) {
-	data, chunks := d.ledger.encode()
+func (d *Deliverer) Save(path, whose string) (chunks int, err error) {
+	data, chunks := d.ledger.encode(whose)
 	if chunks == 0 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, err
@@ -62,7 +64,7 @@ func (d *Deliverer) Save(path string) (chunks int, err error) {
 // Restore reads what Save wrote, and removes the file: it tells of the moment it was
 // written, and a process that ends without Save must not leave it to the next one.
 // Call it before the first Deliver. A file that is missing is no error.
-func (d *Deliverer) Restore(path string) (chunks int, err error) {
+func (d *Deliverer) Restore(path, whose string) (chunks int, err error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -79,14 +81,16 @@ func (d *Deliverer) Restore(path string) (chunks int, err error) {
 	if err := os.Remove(path); err != nil {
 		return 0, err
 	}
-	return d.ledger.decode(data, d)
+	return d.ledger.decode(data, whose, d)
 }
 
 // encode writes the entries of which something was accepted.
-func (l *ledger) encode() (data []byte, chunks int) {
+func (l *ledger) encode(whose string) (data []byte, chunks int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	data = append(data, stateHeader...)
+	owner := sha256.Sum256([]byte(whose))
+	data = append(data, owner[:]...)
 	for _, key := range l.entries.Keys() {
 		list, _ := l.entries.Peek(key)
 		for _, p := range list {
@@ -118,16 +122,22 @@ func (p *progress) bits() (bits []byte, some bool) {
 
 var errState = errors.New("it is not a ledger, or damaged; events it would have kept from arriving twice may")
 
-func (l *ledger) decode(data []byte, d *Deliverer) (chunks int, err error) {
+var errOthers = errors.New("it is the ledger of an output that wrote elsewhere; what this one delivered before may arrive twice")
+
+func (l *ledger) decode(data []byte, whose string, d *Deliverer) (chunks int, err error) {
+	const head = len(stateHeader) + sha256.Size
 	body := len(data) - sha256.Size
-	if body < len(stateHeader) || string(data[:len(stateHeader)]) != stateHeader {
+	if body < head || string(data[:len(stateHeader)]) != stateHeader {
 		return 0, errState
 	}
 	if sum := sha256.Sum256(data[:body]); !bytes.Equal(sum[:], data[body:]) {
 		return 0, errState
 	}
+	if owner := sha256.Sum256([]byte(whose)); !bytes.Equal(owner[:], data[len(stateHeader):head]) {
+		return 0, errOthers
+	}
 	now := d.cfg.Now()
-	for rest := data[len(stateHeader):body]; len(rest) > 0; {
+	for rest := data[head:body]; len(rest) > 0; {
 		if len(rest) < stateEntry {
 			return chunks, errState
 		}

@@ -41,13 +41,13 @@ func TestTheLedgerOutlivesTheProcess(t *testing.T) {
 	require.Error(t, deliver(d, 1, 9), "its retry: 5 of 9 are there")
 	require.Error(t, deliver(d, 2, 1000))
 	d.Close(context.Background())
-	chunks, err := d.Save(file)
+	chunks, err := d.Save(file, "us")
 	require.NoError(t, err)
 	require.Equal(t, 2, chunks)
 
 	l = &logsFunc{t: t}
 	d = closed(t, New(l, Config{Log: quiet}))
-	chunks, err = d.Restore(file)
+	chunks, err = d.Restore(file, "us")
 	require.NoError(t, err)
 	require.Equal(t, 2, chunks)
 	_, err = os.Stat(file)
@@ -69,15 +69,15 @@ func TestALedgerWithNothingToRememberIsNoFile(t *testing.T) {
 	d := New(l, Config{Log: quiet})
 	require.Error(t, d.Deliver(context.Background(), Key{1}, numbered(3), here))
 	d.Close(context.Background())
-	chunks, err := d.Save(file)
+	chunks, err := d.Save(file, "us")
 	require.NoError(t, err)
 	require.Zero(t, chunks)
 	_, err = os.Stat(file)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	chunks, err = d.Restore(file)
+	chunks, err = d.Restore(file, "us")
 	require.NoError(t, err)
 	require.Zero(t, chunks)
-	_, err = d.Save(filepath.Join(file, "none", "ledger"))
+	_, err = d.Save(filepath.Join(file, "none", "ledger"), "us")
 	require.NoError(t, err, "nothing to write, nothing to remove")
 }
 
@@ -88,7 +88,7 @@ func savedLedger(t *testing.T) []byte {
 		p.move(int32(k), accepted)
 		l.put(Key{byte(k)}, p)
 	}
-	data, n := l.encode()
+	data, n := l.encode("us")
 	require.Equal(t, 3, n)
 	return data
 }
@@ -99,7 +99,7 @@ func TestADamagedLedgerIsRefusedWhole(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "ledger")
 		require.NoError(t, os.WriteFile(file, data, 0o600))
 		d := closed(t, New(&logsFunc{t: t}, Config{Log: quiet}))
-		n, err := d.Restore(file)
+		n, err := d.Restore(file, "us")
 		require.Equal(t, n, d.Load().LedgerChunks)
 		return n, err
 	}
@@ -128,20 +128,34 @@ func FuzzLedgerFile(f *testing.F) {
 	p.move(3, accepted)
 	l := newLedger(10, func(*progress) {})
 	l.put(Key{1}, p)
-	data, _ := l.encode()
-	f.Add(data[len(stateHeader) : len(data)-sha256.Size])
+	data, _ := l.encode("us")
+	f.Add(data[len(stateHeader)+sha256.Size : len(data)-sha256.Size])
 	f.Fuzz(func(t *testing.T, body []byte) {
-		data := append([]byte(stateHeader), body...)
+		owner := sha256.Sum256([]byte("us"))
+		data := append([]byte(stateHeader), owner[:]...)
+		data = append(data, body...)
 		sum := sha256.Sum256(data)
 		data = append(data, sum[:]...)
 		d := New(&logsFunc{t: t}, Config{Log: quiet, LedgerSize: 8})
 		defer d.Close(context.Background())
-		n, err := d.ledger.decode(data, d)
+		n, err := d.ledger.decode(data, "us", d)
 		if err == nil && n <= 8 {
-			again, chunks := d.ledger.encode()
+			again, chunks := d.ledger.encode("us")
 			if chunks > n || len(again) > len(data) {
 				t.Fatalf("%d chunks in %d bytes became %d in %d", n, len(data), chunks, len(again))
 			}
 		}
 	})
+}
+
+// What one output delivered, another has not: an [OUTPUT] that took the place of another
+// does not believe its ledger.
+func TestALedgerOfAnotherOutputIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ledger")
+	require.NoError(t, os.WriteFile(file, savedLedger(t), 0o600))
+	d := closed(t, New(&logsFunc{t: t}, Config{Log: quiet}))
+	n, err := d.Restore(file, "others")
+	require.ErrorIs(t, err, errOthers)
+	require.Zero(t, n)
+	require.Zero(t, d.Load().LedgerChunks)
 }

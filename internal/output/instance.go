@@ -347,7 +347,7 @@ func (i *Instance) Close() {
 	i.accounts.close()
 	i.metrics.Close()
 	if i.opts.MetricsListen != "" && i.env.Listener != nil {
-		i.env.Listener.Leave()
+		i.env.Listener.Leave(i.env.Log)
 	}
 	s := i.queue.Stats()
 	i.env.Log.Info("stopped", "events", s.Events, "bytes", s.Bytes, "wire_bytes", s.WireBytes, "puts", s.Puts,

@@ -17,8 +17,10 @@ func (i *Instance) snapshot() telemetry.Snapshot {
 
 // observe counts one PutLogEvents call.
 func (i *Instance) observe(p delivery.Put) {
-	tenant, _ := i.view.Load().router.TenantOf(p.Target.Group)
-	i.metrics.Put(tenant, p.Class.String(), p.Class == awsclient.ClassNone, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
+	tenant, own := i.view.Load().router.TenantOf(p.Target.Group)
+	// What quarantine takes is no success of the platform's group.
+	arrived := p.Class == awsclient.ClassNone && (own || p.Target.Group == i.opts.PlatformLogGroup)
+	i.metrics.Put(tenant, p.Class.String(), arrived, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
 }
 
 // guarded reports whether a group is a tenant's own: for the platform's and for

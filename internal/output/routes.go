@@ -179,6 +179,19 @@ func onFailure(t *tenancy.Tenant, otherwise string) string {
 	return otherwise
 }
 
+// sendsTo reports whether a tenant's group is written to with this role.
+func (v *view) sendsTo(role awsclient.Role, group string) bool {
+	name, ok := v.router.TenantOf(group)
+	if !ok {
+		return false
+	}
+	t := v.router.Registry().Tenant(name)
+	if t == nil {
+		return role == awsclient.Role{}
+	}
+	return role == awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
+}
+
 // roles are those the tenants have.
 func (v *view) roles() map[awsclient.Role]bool {
 	roles := map[awsclient.Role]bool{}

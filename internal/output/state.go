@@ -29,6 +29,13 @@ func stateFolder(path string) error {
 	return nil
 }
 
+// whose says where this instance writes: files are named by the place of an [OUTPUT]
+// among the others, and that changes.
+func (i *Instance) whose() string {
+	o := i.opts
+	return fmt.Sprintf("%q", []string{o.Region, o.Endpoint, o.Profile, o.RoleARN, o.LogGroupPrefix, o.PlatformLogGroup, o.QuarantineLogGroupPrefix, o.LogStreamTemplate})
+}
+
 // restore reads what the process before remembered. A file that can't be read costs
 // duplicates and nothing else.
 func (i *Instance) restore() {
@@ -36,7 +43,7 @@ func (i *Instance) restore() {
 	if file == "" {
 		return
 	}
-	chunks, err := i.queue.Restore(file)
+	chunks, err := i.queue.Restore(file, i.whose())
 	switch {
 	case err != nil:
 		i.env.Log.Warn("state_path: what was delivered before the restart could not be read; some of it may arrive twice", "file", file, "error", err)
@@ -51,7 +58,7 @@ func (i *Instance) save() {
 	if file == "" {
 		return
 	}
-	chunks, err := i.queue.Save(file)
+	chunks, err := i.queue.Save(file, i.whose())
 	switch {
 	case err != nil:
 		i.env.Log.Error("state_path: what was delivered of unfinished chunks could not be kept; some of it may arrive twice", "file", file, "error", err)

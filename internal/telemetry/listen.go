@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ type Listener struct {
 
 	mu      sync.Mutex
 	address string
-	users   int
+	members []*slog.Logger // of the outputs that joined
 	server  *http.Server
 	stop    context.CancelFunc
 	done    chan struct{}
@@ -47,11 +48,11 @@ func (l *Listener) Join(address string, log *slog.Logger) error {
 	defer l.life.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.users > 0 && address != l.address {
+	if len(l.members) > 0 && address != l.address {
 		return fmt.Errorf("another [OUTPUT] of this process has metrics_listen %s: there is one listener a process: give the same address, or none", l.address)
 	}
-	l.users++
-	if l.users > 1 {
+	l.members = append(l.members, log)
+	if len(l.members) > 1 {
 		return nil
 	}
 	mux := http.NewServeMux()
@@ -60,10 +61,10 @@ func (l *Listener) Join(address string, log *slog.Logger) error {
 	mux.HandleFunc("GET /readyz", l.ready)
 	l.address = address
 	l.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(member{l}, slog.LevelWarn)}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop, l.done = cancel, make(chan struct{})
-	go l.serve(ctx, l.server, address, log, l.done)
+	go l.serve(ctx, l.server, address, slog.New(member{l}), l.done)
 	return nil
 }
 
@@ -112,12 +113,37 @@ func (l *Listener) Addr() net.Addr {
 	return l.bound
 }
 
-// Leave is Join's opposite: the last one ends the listening.
-func (l *Listener) Leave() {
+// member writes through the log of an output that is still there: those of outputs that
+// left lead to memory that Fluent Bit has freed. Leave waits for a line being written.
+type member struct{ l *Listener }
+
+func (m member) Enabled(context.Context, slog.Level) bool { return true }
+
+func (m member) Handle(ctx context.Context, r slog.Record) error {
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	if len(m.l.members) == 0 {
+		return nil
+	}
+	h := m.l.members[0].Handler()
+	if !h.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handle(ctx, r)
+}
+
+func (m member) WithAttrs([]slog.Attr) slog.Handler { return m }
+func (m member) WithGroup(string) slog.Handler      { return m }
+
+// Leave is Join's opposite, with the same log: the last one ends the listening.
+func (l *Listener) Leave(log *slog.Logger) {
 	l.life.Lock()
 	defer l.life.Unlock()
 	l.mu.Lock()
-	if l.users--; l.users > 0 {
+	if i := slices.Index(l.members, log); i >= 0 {
+		l.members = slices.Delete(l.members, i, i+1)
+	}
+	if len(l.members) > 0 {
 		l.mu.Unlock()
 		return
 	}

@@ -100,19 +100,19 @@ func TestOneListenerAProcess(t *testing.T) {
 		require.Contains(t, text, line)
 	}
 	first.Close()
-	l.Leave()
+	l.Leave(log)
 	_, text = scrape(t, url+"/metrics")
 	require.NotContains(t, text, `tenantlogs_puts_in_flight{output="x.0"}`)
 	require.Contains(t, text, `tenantlogs_puts_in_flight{output="x.1"}`)
 	require.Contains(t, text, `tenantlogs_records_total{outcome="delivered",output="x.0"`, "what was counted stays")
 	second.Close()
-	l.Leave()
+	l.Leave(log)
 	_, err := http.Get(url + "/healthz")
 	require.Error(t, err)
 	// Hot reload comes back.
 	require.NoError(t, l.Join("127.0.0.1:0", log))
 	listening(t, l)
-	l.Leave()
+	l.Leave(log)
 }
 
 // An address that is in use is no reason not to deliver.
@@ -127,7 +127,7 @@ func TestAnAddressThatIsInUseIsTriedAgain(t *testing.T) {
 	require.Contains(t, <-lines, "delivery goes on")
 	require.NoError(t, taken.Close())
 	listening(t, l)
-	l.Leave()
+	l.Leave(log)
 }
 
 type chanPrinter chan string
@@ -195,4 +195,26 @@ func TestASnapshotThatPanicsIsLeftOut(t *testing.T) {
 	families, err := m.registry.Gather()
 	require.NoError(t, err)
 	require.NotEmpty(t, families)
+}
+
+// An output that left is not written through: its memory is Fluent Bit's, and freed.
+func TestTheListenerWritesThroughOutputsThatAreThere(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = taken.Close() }()
+	first, second := make(chan string, 1000), make(chan string, 1000)
+	a, b := NewLogger("a", chanPrinter(first)), NewLogger("b", chanPrinter(second))
+	l := NewListener(NewMetrics())
+	l.Retry = time.Millisecond
+	require.NoError(t, l.Join(taken.Addr().String(), a))
+	require.NoError(t, l.Join(taken.Addr().String(), b))
+	<-first
+	l.Leave(a)
+	for len(first) > 0 {
+		<-first
+	}
+	<-second
+	<-second
+	require.Empty(t, first)
+	l.Leave(b)
 }
