@@ -199,7 +199,7 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 	if len(events.List) == 0 {
 		return nil
 	}
-	p := d.take(key, len(events.List))
+	p := d.take(key, events)
 	senders := d.enqueue(p, events, targets)
 	err := p.wait(ctx)
 	// Whatever came of it: nothing of this flush may stay in a queue, for its memory
@@ -218,8 +218,8 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 }
 
 // take finds what is known of the chunk, and notes when it first came.
-func (d *Deliverer) take(key Key, events int) *progress {
-	p := d.ledger.take(key, events)
+func (d *Deliverer) take(key Key, events *chunk.Events) *progress {
+	p := d.ledger.take(key, len(events.List), cuts(events))
 	if p.since.IsZero() {
 		p.since = d.cfg.Now()
 	}

@@ -707,11 +707,11 @@ func TestTheLedgerIsBounded(t *testing.T) {
 	l.put(Key{4}, newProgress(1))
 	require.Equal(t, 3, evicted)
 	require.Equal(t, 3, l.size)
-	p := l.take(Key{4}, 1)
-	require.NotSame(t, p, l.take(Key{4}, 1))
+	p := l.take(Key{4}, 1, 0)
+	require.NotSame(t, p, l.take(Key{4}, 1, 0))
 	require.Equal(t, 1, l.size)
 	// Another number of events means other rules for messages: not to be trusted.
-	l.take(Key{3}, 2)
+	l.take(Key{3}, 2, 0)
 	require.Equal(t, 4, evicted)
 }
 

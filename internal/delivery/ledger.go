@@ -1,9 +1,13 @@
 package delivery
 
 import (
+	"encoding/binary"
+	"hash/fnv"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 )
 
 // ledger remembers chunks that were delivered in part. It is a multiset: two
@@ -27,15 +31,38 @@ func newLedger(size int, evicted func(*progress)) *ledger {
 	return l
 }
 
-// take gives out the entry of a chunk, or a new one. An entry that does not have
-// as many events can't be trusted to count the same ones (the rules for messages
-// changed meanwhile); the chunk is then sent whole.
-func (l *ledger) take(key Key, events int) *progress {
+// cuts tells how records are cut that are too long for one event: a part that was
+// accepted is no part of a record that is cut elsewhere, because its notes are longer.
+func cuts(events *chunk.Events) uint64 {
+	h := fnv.New64a()
+	var b [16]byte
+	cut := false
+	for i := range events.List {
+		e := &events.List[i]
+		if i > 0 && events.List[i-1].Record == e.Record || i+1 < len(events.List) && events.List[i+1].Record == e.Record {
+			binary.LittleEndian.PutUint64(b[:], uint64(e.Record))
+			binary.LittleEndian.PutUint64(b[8:], uint64(e.To-e.From))
+			h.Write(b[:])
+			cut = true
+		}
+	}
+	if !cut {
+		return 0
+	}
+	return h.Sum64()
+}
+
+// take gives out the entry of a chunk, or a new one. An entry that does not have as
+// many events, or has records cut elsewhere, can't be trusted to count the same ones
+// (the rules for messages changed meanwhile); the chunk is then sent whole.
+func (l *ledger) take(key Key, events int, cuts uint64) *progress {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	fresh := newProgress(events)
+	fresh.cuts = cuts
 	list, ok := l.entries.Peek(key)
 	if !ok {
-		return newProgress(events)
+		return fresh
 	}
 	p := list[len(list)-1]
 	l.size--
@@ -44,9 +71,9 @@ func (l *ledger) take(key Key, events int) *progress {
 	} else {
 		l.entries.Add(key, list[:len(list)-1])
 	}
-	if len(p.state) != events {
+	if len(p.state) != events || p.cuts != cuts {
 		l.evicted(p)
-		return newProgress(events)
+		return fresh
 	}
 	return p
 }

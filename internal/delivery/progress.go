@@ -33,6 +33,8 @@ const (
 // that was in flight when the flush had to leave reports to it all the same.
 type progress struct {
 	since time.Time // when the chunk was first handed over; never changed
+	// cuts says where records are cut that are too long for one event; never changed.
+	cuts uint64
 
 	mu     sync.Mutex
 	state  []state

@@ -15,11 +15,11 @@ import (
 //
 //	header  8 bytes
 //	whose   the SHA-256 of what says where this output writes
-//	entry   key (32 bytes), number of events (4 bytes, little endian),
-//	        one bit for each event, set where CloudWatch accepted it
+//	entry   key (32 bytes), cuts (8 bytes), number of events (4 bytes), both little
+//	        endian, and one bit for each event, set where CloudWatch accepted it
 const (
-	stateHeader = "TLLEDG02"
-	stateEntry  = sha256.Size + 4
+	stateHeader = "TLLEDG03"
+	stateEntry  = sha256.Size + 8 + 4
 )
 
 const (
@@ -96,6 +96,7 @@ func (l *ledger) encode(whose string) (data []byte, chunks int) {
 		for _, p := range list {
 			if bits, some := p.bits(); some {
 				data = append(data, key[:]...)
+				data = binary.LittleEndian.AppendUint64(data, p.cuts)
 				data = binary.LittleEndian.AppendUint32(data, uint32(len(p.state)))
 				data = append(data, bits...)
 				chunks++
@@ -143,7 +144,7 @@ func (l *ledger) decode(data []byte, whose string, d *Deliverer) (chunks int, er
 		}
 		var key Key
 		copy(key[:], rest)
-		n := int(binary.LittleEndian.Uint32(rest[sha256.Size:]))
+		n := int(binary.LittleEndian.Uint32(rest[sha256.Size+8:]))
 		size := (n + 7) / 8
 		if n > maxStateEvents || len(rest)-stateEntry < size {
 			return chunks, errState
@@ -151,6 +152,7 @@ func (l *ledger) decode(data []byte, whose string, d *Deliverer) (chunks int, er
 		bits := rest[stateEntry : stateEntry+size]
 		p := newProgress(n)
 		p.since = now
+		p.cuts = binary.LittleEndian.Uint64(rest[sha256.Size:])
 		for i := range n {
 			if bits[i/8]&(1<<(i%8)) != 0 {
 				p.move(int32(i), accepted)

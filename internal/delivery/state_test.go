@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 )
 
 // onlyStream accepts events of one stream only.
@@ -158,4 +159,31 @@ func TestALedgerOfAnotherOutputIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, errOthers)
 	require.Zero(t, n)
 	require.Zero(t, d.Load().LedgerChunks)
+}
+
+// A record that comes again cut elsewhere is sent whole: a part that was accepted is
+// none of its parts now, and what lies between would be lost.
+func TestARecordThatIsCutElsewhereIsSentWhole(t *testing.T) {
+	l := &logsFunc{t: t}
+	calls := 0
+	l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+		if calls++; calls == 2 {
+			return awsclient.Rejected{}, apiError("AccessDeniedException")
+		}
+		return awsclient.Rejected{}, nil
+	}
+	d := closed(t, New(l, Config{Log: quiet}))
+	parts := func(first int) *chunk.Events {
+		ev := makeEvents(make([]int64, 2), func(i int) string { return bigString([]int{first, 1_300_000 - first}[i]) })
+		ev.List[0].Record, ev.List[1].Record = 7, 7
+		return ev
+	}
+	require.Error(t, d.Deliver(context.Background(), Key{1}, parts(600_000), here))
+	require.NoError(t, d.Deliver(context.Background(), Key{1}, parts(650_000), here))
+	require.EqualValues(t, 3, d.Stats().Events)
+	require.EqualValues(t, 1, d.Stats().Evicted)
+	calls = 0
+	require.Error(t, d.Deliver(context.Background(), Key{2}, parts(600_000), here))
+	require.NoError(t, d.Deliver(context.Background(), Key{2}, parts(600_000), here))
+	require.EqualValues(t, 5, d.Stats().Events, "cut in the same place: the rest alone")
 }
