@@ -65,6 +65,9 @@ type Config struct {
 	Observe func(Put)
 	// Tripped is told when a group stops taking events, and when it takes them again.
 	Tripped func(t Target, open bool)
+	// Discarded is told how many events CloudWatch rejected for their time and DropLate
+	// dropped.
+	Discarded func(t Target, events int)
 	// Guard says for which targets the breaker works; nil means all.
 	Guard func(Target) bool
 	// Probe is the wait before trial n (from 0) of a group that does not take events; nil

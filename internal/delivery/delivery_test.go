@@ -628,11 +628,13 @@ func TestLateEventsAreDroppedWhereThatIsConfigured(t *testing.T) {
 	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
 		return awsclient.Rejected{Old: 1, New: 2}, nil
 	}
-	d := closed(t, New(l, Config{Log: quiet, DropLate: true}))
+	told := 0
+	d := closed(t, New(l, Config{Log: quiet, DropLate: true, Discarded: func(_ Target, n int) { told += n }}))
 	require.NoError(t, d.Deliver(context.Background(), Key{1}, numbered(10), here))
 	require.Len(t, l.puts, 1)
 	require.EqualValues(t, 7, d.Stats().Events)
 	require.EqualValues(t, 3, d.Stats().Dropped)
+	require.Equal(t, 3, told)
 }
 
 // What CloudWatch panics us with is one batch's failure, and no slot is lost.

@@ -344,6 +344,9 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 		for _, run := range b.runs(part[0], part[1]) {
 			if s.d.cfg.DropLate {
 				s.d.dropped.Add(int64(len(run.events)))
+				if s.d.cfg.Discarded != nil {
+					s.d.cfg.Discarded(s.target, len(run.events))
+				}
 				run.p.discard(run.events)
 				continue
 			}

@@ -127,7 +127,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	i.accounts = newAccounts(client, opts, env, i.metrics)
 	i.queue = delivery.New(logs{i}, delivery.Config{
 		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Observe: i.observe,
-		Tripped: i.tripped, Guard: i.guarded, Probe: env.Probe,
+		Tripped: i.tripped, Guard: i.guarded, Discarded: i.discarded, Probe: env.Probe,
 	})
 	i.restore()
 	i.metrics.Start(i.snapshot)

@@ -23,6 +23,12 @@ func (i *Instance) observe(p delivery.Put) {
 	i.metrics.Put(tenant, p.Class.String(), arrived, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
 }
 
+// discarded counts events that CloudWatch rejected for their time.
+func (i *Instance) discarded(t delivery.Target, events int) {
+	tenant, _ := i.view.Load().router.TenantOf(t.Group)
+	i.metrics.Discarded(tenant, events)
+}
+
 // guarded reports whether a group is a tenant's own: for the platform's and for
 // quarantine there is nothing else to do with events.
 func (i *Instance) guarded(t delivery.Target) bool {

@@ -31,6 +31,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	records, recordBytes, changes    *prometheus.CounterVec
+	discarded                        *prometheus.CounterVec
 	flushes, puts, wire              *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
@@ -63,6 +64,7 @@ func NewMetrics() *Metrics {
 	m.records = counter("records_total", "Records by what became of them; each is counted once.", "tenant", "outcome")
 	m.recordBytes = counter("record_bytes_total", "Bytes of these records' messages; of malformed ones, bytes of the chunk that could not be read.", "tenant", "outcome")
 	m.changes = counter("record_changes_total", "Records that were delivered with a change, which the message tells.", "tenant", "change")
+	m.discarded = counter("rejected_events_dropped_total", "Events that CloudWatch itself rejected for their time and late_events drop dropped; their records are among those delivered.", "tenant")
 	m.flushes = counter("flushes_total", "Chunks Fluent Bit handed over, by the answer: ok, or retry, where Fluent Bit keeps the chunk.", "result")
 	m.puts = counter("put_requests_total", "PutLogEvents calls by the class of their answer.", "class")
 	m.wire = counter("put_wire_bytes_total", "Bytes of request bodies as sent, compressed where they were.")
@@ -232,6 +234,13 @@ func (o *Output) Change(tenant, change string, records int) {
 		return
 	}
 	o.m.changes.WithLabelValues(o.name, o.m.tenant(tenant), change).Add(float64(records))
+}
+
+// Discarded counts events that CloudWatch rejected for their time and that are dropped.
+func (o *Output) Discarded(tenant string, events int) {
+	if o != nil {
+		o.m.discarded.WithLabelValues(o.name, o.m.tenant(tenant)).Add(float64(events))
+	}
 }
 
 // Flush counts one chunk's answer: ok or retry.

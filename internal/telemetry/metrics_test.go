@@ -25,6 +25,7 @@ func busy(m *Metrics, name string) *Output {
 	o.Records("acme", Delivered, 10, 1000)
 	o.Records("", Unrouted, 1, 100)
 	o.Change("acme", "restamped", 2)
+	o.Discarded("acme", 1)
 	o.Flush("ok")
 	o.Put("acme", "ok", true, 20*time.Millisecond, 0.5, 100)
 	o.Put("acme", "throttled", false, 20*time.Millisecond, 0.5, 100)
