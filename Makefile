@@ -49,6 +49,7 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	go test -race $(PACKAGES)
 	go test -race -count=1 ./e2e
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
+	@{ /usr/bin/aws --version || aws --version; } >/dev/null 2>&1 || echo "Not run here: what needs the AWS CLI (apt-get install awscli)."
 
 .PHONY: e2e
 e2e: ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=)

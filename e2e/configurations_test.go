@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -73,10 +72,8 @@ func TestConfigurationWithSeveralOutputsAndOneListener(t *testing.T) {
 		cw, s := standIn(t, fakeaws.Config{})
 		n := newNode(t)
 		want := writeNumbered(t, n, 6, 100)
-		free, err := net.Listen("tcp", "127.0.0.1:0")
+		address, err := node.FreeAddress()
 		require.NoError(t, err)
-		address := free.Addr().String()
-		require.NoError(t, free.Close())
 		outputs := make([]map[string]string, 3)
 		for i := range outputs {
 			outputs[i] = options(cw, "metrics_listen", address, "platform_log_group", fmt.Sprintf("/o%d/platform", i),

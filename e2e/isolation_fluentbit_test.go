@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -123,7 +122,7 @@ func kubernetesFilter(api func(t *testing.T) string, lines ...string) func(*test
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		// The filter asks nobody without a token.
 		require.NoError(t, os.WriteFile(dir+"/token", []byte("a-token"), 0o600))
-		f := fmt.Sprintf("\n[FILTER]\n    Name kubernetes\n    Match *\n    Kube_URL %s\n    Kube_Tag_Prefix %s\n    Kube_Token_File %s/token\n    tls.verify Off\n", api(t), tagPrefix, dir)
+		f := node.KubernetesFilter(api(t), tagPrefix, dir+"/token")
 		for _, l := range lines {
 			f += "    " + l + "\n"
 		}
@@ -257,11 +256,7 @@ func spoof(t *testing.T, engine node.FluentBit, s situation, core bool) []node.E
 		Filters: s.filters(t, engine.TagPrefix(n, s.layout)), Until: arrived(server, 1),
 	}
 	if core {
-		u, err := url.Parse(cw.Endpoint)
-		require.NoError(t, err)
-		r.Output = fmt.Sprintf("    Name cloudwatch_logs\n    Match *\n    region us-east-1\n    endpoint localhost\n    port %s\n    tls.verify On\n    tls.ca_file %s\n"+
-			"    log_group_name /eks/shared-fallback\n    log_group_template /eks/tenants/$kubernetes['namespace_name']\n"+
-			"    log_stream_prefix from-\n    auto_create_group On\n    Retry_Limit no_limits\n", u.Port(), cw.CAFile)
+		r.Output = node.CoreOutput(cw, 0)
 	}
 	if core && s.coreRefused {
 		r.Until = func() bool { return strings.Contains(log.String(), "Failed to create log stream") }

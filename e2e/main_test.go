@@ -155,11 +155,5 @@ func options(cw *node.CloudWatch, more ...string) map[string]string {
 
 // arrived says whether n events have been accepted.
 func arrived(s *fakeaws.Server, n int) func() bool {
-	return func() bool {
-		total := int64(0)
-		for _, g := range s.Groups() {
-			total += g.Events
-		}
-		return total >= int64(n)
-	}
+	return func() bool { return s.Accepted() >= n }
 }

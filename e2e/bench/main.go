@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,7 +51,7 @@ type contender struct {
 	Name    string
 	Workers int
 	// output is its section, for those that are Fluent Bit's own.
-	output func(b *bench, workers int) string
+	output func(cw *node.CloudWatch, workers int) string
 	// options are ours; nil for the others.
 	options map[string]string
 	filter  bool // with the kubernetes filter, which core needs to know the namespace
@@ -74,7 +73,6 @@ type figures struct {
 type bench struct {
 	engine node.FluentBit
 	plugin string
-	cw     *node.CloudWatch
 	api    string // the Kubernetes API's stand-in
 	token  string
 	node   *node.Node
@@ -107,9 +105,9 @@ func run(ctx context.Context, rounds int, scale float64, jsonFile string) error 
 	n := func(lines int) int { return int(float64(lines) * scale) }
 	works := []work{{"w1", 1, 1, n(400_000)}, {"w2", 60, 20, n(480_000)}}
 	contenders := []contender{
-		{Name: "null", Workers: 1, output: func(*bench, int) string { return "    name null\n    match *\n" }, filter: true},
-		{Name: "core", Workers: 1, output: core, filter: true},
-		{Name: "core", Workers: 4, output: core, filter: true},
+		{Name: "null", Workers: 1, output: func(*node.CloudWatch, int) string { return "    name null\n    match *\n" }, filter: true},
+		{Name: "core", Workers: 1, output: node.CoreOutput, filter: true},
+		{Name: "core", Workers: 4, output: node.CoreOutput, filter: true},
 		{Name: "ours", Workers: 1, options: map[string]string{}},
 		{Name: "ours", Workers: 4, options: map[string]string{}},
 		{Name: "ours, compress none", Workers: 4, options: map[string]string{"compress": "none"}},
@@ -170,7 +168,6 @@ func (b *bench) one(ctx context.Context, dir string, c contender) (figures, erro
 		return f, err
 	}
 	defer func() { _ = s.Close() }()
-	b.cw = cw
 	pid := 0
 	layout := node.Containers // the kubernetes filter knows these tags alone
 	r := node.Run{
@@ -188,21 +185,18 @@ func (b *bench) one(ctx context.Context, dir string, c contender) (figures, erro
 		}
 	}
 	if c.filter {
-		r.Filters = fmt.Sprintf("\n[FILTER]\n    Name kubernetes\n    Match *\n    Kube_URL %s\n    Kube_Tag_Prefix %s\n    Kube_Token_File %s\n    tls.verify Off\n",
-			b.api, b.engine.TagPrefix(b.node, layout), b.token)
+		r.Filters = node.KubernetesFilter(b.api, b.engine.TagPrefix(b.node, layout), b.token)
 	}
-	arrived := func() int {
-		total := int64(0)
-		for _, g := range s.Groups() {
-			total += g.Events
-		}
-		return int(total)
-	}
+	arrived := s.Accepted
 	if c.output != nil {
-		r.Output = c.output(b, c.Workers)
+		r.Output = c.output(cw, c.Workers)
 	}
 	if c.Name == "null" {
-		port, err := freePort()
+		address, err := node.FreeAddress()
+		if err != nil {
+			return f, err
+		}
+		_, port, err := net.SplitHostPort(address)
 		if err != nil {
 			return f, err
 		}
@@ -234,18 +228,6 @@ func (b *bench) one(ctx context.Context, dir string, c contender) (figures, erro
 	return f, nil
 }
 
-// core is cloudwatch_logs as its users have it: a group for each namespace, by what the
-// kubernetes filter says.
-func core(b *bench, workers int) string {
-	u, err := url.Parse(b.cw.Endpoint)
-	if err != nil {
-		panic(err) // the stand-in's own
-	}
-	return fmt.Sprintf("    name cloudwatch_logs\n    match *\n    region us-east-1\n    endpoint 127.0.0.1\n    port %s\n    tls.ca_file %s\n"+
-		"    log_group_name /eks/fallback\n    log_group_template /eks/tenants/$kubernetes['namespace_name']\n    log_stream_prefix from-\n"+
-		"    auto_create_group on\n    retry_limit no_limits\n    workers %d\n", u.Port(), b.cw.CAFile, workers)
-}
-
 // pod answers for the Kubernetes API.
 func pod(w http.ResponseWriter, r *http.Request) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/") // api v1 namespaces NS pods POD
@@ -256,16 +238,6 @@ func pod(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(w, `{"kind":"Pod","apiVersion":"v1","metadata":{"name":%q,"namespace":%q,"uid":"0c8f1f1e-0000-4000-8000-000000000001","labels":{"app":"web"}},`+
 		`"spec":{"nodeName":"node-1","containers":[{"name":"app","image":"app:1"}]},"status":{"podIP":"10.0.0.1"}}`, parts[5], parts[3])
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }
 
 // discarded is how many records `null` has had.

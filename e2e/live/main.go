@@ -192,10 +192,8 @@ func (a *asker) read(ctx context.Context, group string, n int) ([]string, error)
 			}
 			return messages, nil
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx, 2*time.Second) != nil {
 			return nil, fmt.Errorf("only %d of %d events could be read back", len(out.Events), n)
-		case <-time.After(2 * time.Second):
 		}
 	}
 }

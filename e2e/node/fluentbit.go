@@ -232,3 +232,23 @@ func onOff(on bool) string {
 	}
 	return "off"
 }
+
+// KubernetesFilter is Fluent Bit's `kubernetes` filter against an API server, as classic
+// text; further lines may follow. It asks nobody without a token.
+func KubernetesFilter(api, tagPrefix, tokenFile string) string {
+	return fmt.Sprintf("\n[FILTER]\n    Name kubernetes\n    Match *\n    Kube_URL %s\n    Kube_Tag_Prefix %s\n    Kube_Token_File %s\n    tls.verify Off\n",
+		api, tagPrefix, tokenFile)
+}
+
+// CoreOutput is core's cloudwatch_logs as its users have it, for Run.Output: a group for
+// each namespace, by what the kubernetes filter says. 0 workers leaves Fluent Bit's default.
+func CoreOutput(cw *CloudWatch, workers int) string {
+	_, port, _ := strings.Cut(strings.TrimPrefix(cw.Endpoint, "https://"), ":")
+	text := fmt.Sprintf("    Name cloudwatch_logs\n    Match *\n    region us-east-1\n    endpoint localhost\n    port %s\n    tls.verify On\n    tls.ca_file %s\n"+
+		"    log_group_name /eks/shared-fallback\n    log_group_template /eks/tenants/$kubernetes['namespace_name']\n"+
+		"    log_stream_prefix from-\n    auto_create_group On\n    Retry_Limit no_limits\n", port, cw.CAFile)
+	if workers > 0 {
+		text += fmt.Sprintf("    Workers %d\n", workers)
+	}
+	return text
+}

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -212,6 +213,15 @@ func FindAWSCLI(ctx context.Context) string {
 		}
 	}
 	return ""
+}
+
+// FreeAddress is a loopback address nobody listens on at the moment.
+func FreeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // poll waits until done says true.

@@ -102,17 +102,6 @@ func (b *Breaker) Open(t Target) (reason string, open bool) {
 	return c.reason, true
 }
 
-// IsOpen is Open without a trial.
-func (b *Breaker) IsOpen(t Target) bool {
-	if b.open.Load() == 0 {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c := b.circuits[circuitKey{t.Role, t.Group}]
-	return c != nil && c.open
-}
-
 // succeeded closes a target's circuit.
 func (b *Breaker) succeeded(t Target) {
 	b.mu.Lock()

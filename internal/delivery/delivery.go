@@ -314,8 +314,6 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-var errDied = errors.New("the stream's sender panicked")
-
 // ErrTimeout says that the time for this flush was over.
 var ErrTimeout = errors.New("not every event was accepted within flush_timeout")
 

@@ -217,6 +217,19 @@ func TestEventsOfTheSameTimeKeepTheirOrder(t *testing.T) {
 	}
 }
 
+// waits until n runs of events wait for the stream.
+func waits(t *testing.T, d *Deliverer, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		d.mu.Lock()
+		s := d.senders[here[0]]
+		d.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queue) == n
+	}, 10*time.Second, time.Millisecond)
+}
+
 func TestFlushesAtTheSameTimeShareABatch(t *testing.T) {
 	l := &logsFunc{t: t}
 	first := make(chan struct{})
@@ -239,14 +252,7 @@ func TestFlushesAtTheSameTimeShareABatch(t *testing.T) {
 		go deliver(byte(k + 1))
 	}
 	// The four are joined while the first call is under way.
-	require.Eventually(t, func() bool {
-		d.mu.Lock()
-		s := d.senders[here[0]]
-		d.mu.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.queue) == 4
-	}, 10*time.Second, time.Millisecond)
+	waits(t, d, 4)
 	close(release)
 	wg.Wait()
 	require.Len(t, l.puts, 2)
@@ -802,14 +808,7 @@ func TestWhatFailedStaysInFrontOfWhatWaits(t *testing.T) {
 	go deliver(1, "first")
 	<-inside
 	go deliver(2, "second")
-	require.Eventually(t, func() bool {
-		d.mu.Lock()
-		s := d.senders[here[0]]
-		d.mu.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.queue) == 1
-	}, 10*time.Second, time.Millisecond)
+	waits(t, d, 1)
 	close(release)
 	wg.Wait()
 	var got []string
@@ -888,14 +887,7 @@ func TestATimeoutSaysWhatFailedLast(t *testing.T) {
 	go func() { done <- d.Deliver(ctx, Key{1}, numbered(1), here) }()
 	<-failed
 	// The sender is idle until its time: what it found is written down by then.
-	require.Eventually(t, func() bool {
-		d.mu.Lock()
-		s := d.senders[here[0]]
-		d.mu.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.queue) == 1
-	}, 10*time.Second, time.Millisecond)
+	waits(t, d, 1)
 	cancel()
 	err := <-done
 	require.ErrorIs(t, err, ErrTimeout)
@@ -1120,14 +1112,7 @@ func TestChunksKeepTheirOrderOnASecondAttempt(t *testing.T) {
 		go func() {
 			done <- d.Deliver(context.Background(), Key{k}, makeEvents(at, func(i int) string { return fmt.Sprint(name, at[i]) }), here)
 		}()
-		require.Eventually(t, func() bool {
-			d.mu.Lock()
-			s := d.senders[here[0]]
-			d.mu.Unlock()
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.queue) == n
-		}, 10*time.Second, time.Millisecond)
+		waits(t, d, n)
 	}
 	add(1, 1, "first@", 5)
 	add(2, 2, "second@", 3, 5)

@@ -35,7 +35,7 @@ type sender struct {
 	queue   []item
 	flying  []*batch // in calls under way
 	blocked bool     // nothing that waits may go before one of flying is back
-	dead    bool     // run panicked: nobody looks at the queue any more
+	dead    *Error   // run panicked, and why: nobody looks at the queue any more
 
 	failures  int // in a row
 	notBefore time.Time
@@ -257,7 +257,7 @@ func (s *sender) died(reason any) {
 	delete(s.d.senders, s.target)
 	s.d.mu.Unlock()
 	s.mu.Lock()
-	s.dead = true
+	s.dead = err
 	s.mu.Unlock()
 	s.abandon(err)
 }
@@ -296,9 +296,9 @@ func (s *sender) add(it item) {
 
 // ahead queues events before what waits. The caller holds the lock.
 func (s *sender) ahead(front []item) {
-	if s.dead {
+	if s.dead != nil {
 		for _, it := range front {
-			it.p.fail(it.events, &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errDied})
+			it.p.fail(it.events, s.dead)
 		}
 		return
 	}

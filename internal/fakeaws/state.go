@@ -109,6 +109,16 @@ type Stream struct {
 	Bytes  int64  `json:"bytes"` // as PutLogEvents counts
 }
 
+// Accepted is how many events were accepted in all.
+func (s *Server) Accepted() (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, g := range s.groups {
+		n += int(g.eventCount.Load())
+	}
+	return n
+}
+
 // Groups returns all log groups by name.
 func (s *Server) Groups() []Group {
 	s.mu.RLock()

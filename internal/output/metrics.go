@@ -72,12 +72,14 @@ func (i *Instance) count(dests []dest, ev *chunk.Events) {
 	s := &ev.Stats
 	i.metrics.Records(whole, telemetry.Malformed, s.Malformed, s.LostBytes)
 	i.metrics.Records(whole, telemetry.Dropped, s.Dropped, s.DroppedBytes)
-	for change, n := range map[string]int{
-		"restamped": s.Restamped, "split": s.Split, "mismatch": s.Claimed, "reserved_name": s.Reserved, "emf": s.EMF,
-		"normalised": s.Normalised, "enveloped": s.Enveloped, "no_log_key": s.NoLogKey,
-	} {
-		i.metrics.Change(whole, change, n)
-	}
+	i.metrics.Change(whole, "restamped", s.Restamped)
+	i.metrics.Change(whole, "split", s.Split)
+	i.metrics.Change(whole, "mismatch", s.Claimed)
+	i.metrics.Change(whole, "reserved_name", s.Reserved)
+	i.metrics.Change(whole, "emf", s.EMF)
+	i.metrics.Change(whole, "normalised", s.Normalised)
+	i.metrics.Change(whole, "enveloped", s.Enveloped)
+	i.metrics.Change(whole, "no_log_key", s.NoLogKey)
 }
 
 // WithoutWorkers notes that no workers are configured.

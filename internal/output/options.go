@@ -107,7 +107,7 @@ func oneOf(values []string, field func(*Options) *string) func(*Options, string)
 	}
 }
 
-// choice is one of two words.
+// choice is one of some words, each of which means yes or no.
 func choice(words map[string]bool, field func(*Options) *bool) func(*Options, string) error {
 	return func(o *Options, v string) error {
 		is, ok := words[strings.ToLower(v)]
@@ -121,17 +121,7 @@ func choice(words map[string]bool, field func(*Options) *bool) func(*Options, st
 
 // boolean takes the words Fluent Bit takes (flb_utils_bool).
 func boolean(field func(*Options) *bool) func(*Options, string) error {
-	return func(o *Options, v string) error {
-		switch strings.ToLower(v) {
-		case "on", "true", "yes":
-			*field(o) = true
-		case "off", "false", "no":
-			*field(o) = false
-		default:
-			return errValue
-		}
-		return nil
-	}
+	return choice(map[string]bool{"on": true, "true": true, "yes": true, "off": false, "false": false, "no": false}, field)
 }
 
 func number(low, high int, field func(*Options) *int) func(*Options, string) error {

@@ -150,7 +150,7 @@ func (v *view) prepare(to tenancy.Route, host string) *route {
 	if t := to.Tenant; t != nil {
 		r.tenant, r.emf = t.Name, t.EMF
 		r.onFailure = onFailure(t, v.opts.OnFailure)
-		r.target.Role = awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
+		r.target.Role = roleOf(t)
 	}
 	r.retention = min(oldest, time.Duration(v.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
 	if to.Kind != tenancy.KindUnrouted {
@@ -179,38 +179,47 @@ func onFailure(t *tenancy.Tenant, otherwise string) string {
 	return otherwise
 }
 
-// sendsTo reports whether a tenant's group is written to with this role.
-func (v *view) sendsTo(role awsclient.Role, group string) bool {
+// owner is the tenant whose own group this is, with the settings the file gives it.
+func (v *view) owner(group string) (t tenancy.Tenant, ok bool) {
 	name, ok := v.router.TenantOf(group)
 	if !ok {
-		return false
+		return t, false
 	}
-	t := v.router.Registry().Tenant(name)
-	if t == nil {
-		return role == awsclient.Role{}
+	return v.tenant(name), true
+}
+
+// tenant is a tenant with the settings the file gives it, or with none.
+func (v *view) tenant(name string) tenancy.Tenant {
+	if t := v.router.Registry().Tenant(name); t != nil {
+		return *t
 	}
-	return role == awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
+	return tenancy.Tenant{Name: name}
+}
+
+// roleOf is the identity a tenant's group is written to with.
+func roleOf(t *tenancy.Tenant) awsclient.Role {
+	return awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
+}
+
+// sendsTo reports whether a tenant's group is written to with this role.
+func (v *view) sendsTo(role awsclient.Role, group string) bool {
+	t, ok := v.owner(group)
+	return ok && role == roleOf(&t)
 }
 
 // roles are those the tenants have.
 func (v *view) roles() map[awsclient.Role]bool {
 	roles := map[awsclient.Role]bool{}
 	for _, t := range v.router.Registry().Tenants() {
-		if t.RoleARN != "" {
-			roles[awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}] = true
-		}
+		roles[roleOf(t)] = true
 	}
 	return roles
 }
 
 // emf reports whether a group is one of a tenant that may make metrics.
 func (v *view) emf(group string) bool {
-	name, ok := v.router.TenantOf(group)
-	if !ok {
-		return false
-	}
-	t := v.router.Registry().Tenant(name)
-	return t != nil && t.EMF
+	t, ok := v.owner(group)
+	return ok && t.EMF
 }
 
 // spec is what a group is to be like: its name says whose it is.
@@ -226,11 +235,8 @@ func (v *view) spec(group string) loggroup.Spec {
 			return spec
 		}
 	}
+	t := v.tenant(name)
 	spec.Tenant = name
-	t := v.router.Registry().Tenant(name)
-	if t == nil {
-		return spec
-	}
 	if t.RetentionDays != 0 {
 		spec.RetentionDays = t.RetentionDays
 	}
