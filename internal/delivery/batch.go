@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -31,7 +32,8 @@ type batch struct {
 	size      int   // bytes, as CloudWatch counts them
 	low, high int64 // the earliest and the latest time
 	full      bool
-	passed    int // events passed over
+	passed    int       // events passed over
+	began     time.Time // when its call began
 	json      []byte
 	gzip      bytes.Buffer
 	zip       *gzip.Writer

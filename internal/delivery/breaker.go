@@ -28,28 +28,8 @@ type Breaker struct {
 	open atomic.Int32 // how many circuits are: none costs nothing
 
 	mu       sync.Mutex
-	circuits map[circuitKey]*circuit
-	worked   map[awsclient.Role]worked
-}
-
-// worked is when calls of an identity last worked, for the last two groups apart.
-type worked struct {
-	group string
-	at    time.Time
-	other time.Time // for any other group
-}
-
-// elsewhere is when a call last worked for another group than this one.
-func (w worked) elsewhere(group string) time.Time {
-	if w.group != group {
-		return w.at
-	}
-	return w.other
-}
-
-type circuitKey struct {
-	role  awsclient.Role
-	group string
+	circuits map[groupKey]*circuit
+	worked   map[awsclient.Role]worked // by identity
 }
 
 type circuit struct {
@@ -79,7 +59,7 @@ func newBreaker(log *slog.Logger, now func() time.Time, delay func(int) time.Dur
 			return d/2 + rand.N(d/2)
 		}
 	}
-	return &Breaker{now: now, log: log, delay: delay, circuits: map[circuitKey]*circuit{}, worked: map[awsclient.Role]worked{}}
+	return &Breaker{now: now, log: log, delay: delay, circuits: map[groupKey]*circuit{}, worked: map[awsclient.Role]worked{}}
 }
 
 // Open reports whether events for a target had better not be sent there, and why. Once
@@ -90,7 +70,7 @@ func (b *Breaker) Open(t Target) (reason string, open bool) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := b.circuits[circuitKey{t.Role, t.Group}]
+	c := b.circuits[t.key()]
 	if c == nil || !c.open {
 		return "", false
 	}
@@ -107,12 +87,9 @@ func (b *Breaker) succeeded(t Target) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.worked[t.Role]
-	if w.group != t.Group {
-		w.other = w.at
-	}
-	w.group, w.at = t.Group, b.now()
+	w.note(t.key(), b.now())
 	b.worked[t.Role] = w
-	key := circuitKey{t.Role, t.Group}
+	key := t.key()
 	c := b.circuits[key]
 	if c == nil {
 		return
@@ -133,7 +110,7 @@ func (b *Breaker) failed(t Target, err error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	key := circuitKey{t.Role, t.Group}
+	key := t.key()
 	c := b.circuits[key]
 	if c == nil {
 		b.room()
@@ -145,7 +122,7 @@ func (b *Breaker) failed(t Target, err error) {
 	now := b.now()
 	// With an identity that others use, too, it must be seen to work for them, and since
 	// it failed here: what worked before may be denied to all by now.
-	elsewhere := b.worked[t.Role].elsewhere(t.Group)
+	elsewhere := b.worked[t.Role].elsewhere(key)
 	others := own || !elsewhere.IsZero() && !elsewhere.Before(c.first) && now.Sub(elsewhere) < othersWork
 	if c.open || c.failures < tripsAfter || !others {
 		return
@@ -164,13 +141,12 @@ func (b *Breaker) tell(t Target, open bool) {
 	}
 }
 
-// Keep forgets the circuits of targets that nobody sends to any more: a tenant whose
-// role was corrected has another target.
-func (b *Breaker) Keep(used func(role awsclient.Role, group string) bool) {
+// keep forgets the circuits of groups that nobody sends to any more.
+func (b *Breaker) keep(used func(groupKey) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, c := range b.circuits {
-		if used(key.role, key.group) {
+		if used(key) {
 			continue
 		}
 		delete(b.circuits, key)

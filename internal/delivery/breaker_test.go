@@ -15,7 +15,7 @@ import (
 func isOpen(b *Breaker, t Target) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := b.circuits[circuitKey{t.Role, t.Group}]
+	c := b.circuits[groupKey{t.Role, t.Group}]
 	return c != nil && c.open
 }
 
@@ -141,7 +141,7 @@ func TestCircuitsOfTargetsThatAreNoMoreAreForgotten(t *testing.T) {
 	for range tripsAfter {
 		b.failed(wrong, apiError("AccessDeniedException"))
 	}
-	b.Keep(func(role awsclient.Role, _ string) bool { return role.ARN != "wrong" })
+	b.keep(func(key groupKey) bool { return key.role.ARN != "wrong" })
 	require.False(t, isOpen(b, wrong))
 	require.Equal(t, []bool{true, false}, told)
 	require.Zero(t, b.open.Load())

@@ -50,12 +50,16 @@ type Logs interface {
 // Config is how a Deliverer works. Every field but Log may be zero.
 type Config struct {
 	Log *slog.Logger
-	// MaxInFlight bounds the PutLogEvents calls under way at once; 0 means 32.
+	// MaxInFlight bounds the PutLogEvents calls under way at once; 0 means 32. One group
+	// may have half of them.
 	MaxInFlight int
 	// Compress sends bodies gzipped.
 	Compress bool
 	// AttemptTimeout bounds one PutLogEvents call; 0 means 15 s.
 	AttemptTimeout time.Duration
+	// Patience is how long a Deliver waits for streams that take nothing while others do;
+	// 0 means 3 s.
+	Patience time.Duration
 	// LedgerSize is how many chunks that were partly delivered are remembered; 0 means 4,096.
 	LedgerSize int
 	// DropLate drops events that CloudWatch rejects for their time, instead of sending
@@ -73,6 +77,13 @@ type Config struct {
 	// Probe is the wait before trial n (from 0) of a group that does not take events; nil
 	// means doubling from 10 s to 5 min, half of it by chance.
 	Probe func(n int) time.Duration
+	// Stalled is told when a group takes nothing while others do, and when it does again;
+	// Down when CloudWatch as a whole is out of reach, and when it answers again.
+	Stalled func(t Target, stalled bool)
+	Down    func(down bool)
+	// Trial is the wait before trial n (from 0) of what is stalled or down; nil means
+	// doubling from 1 s to 30 s, half of it by chance.
+	Trial func(n int) time.Duration
 	// Now and Backoff replace the clock and the wait before attempt n (from 1).
 	Now     func() time.Time
 	Backoff func(n int) time.Duration
@@ -104,9 +115,10 @@ type Deliverer struct {
 	logs   Logs
 	cfg    Config
 	ledger *ledger
-	slots  chan struct{}
+	slots  *slots
 
 	breaker *Breaker
+	stalls  *stalls
 
 	openMu sync.Mutex
 	open   map[*progress]struct{} // chunks that are not acknowledged in full
@@ -128,6 +140,9 @@ func New(logs Logs, cfg Config) *Deliverer {
 	if cfg.AttemptTimeout <= 0 {
 		cfg.AttemptTimeout = 15 * time.Second
 	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = patience
+	}
 	if cfg.LedgerSize <= 0 {
 		cfg.LedgerSize = 4096
 	}
@@ -137,10 +152,15 @@ func New(logs Logs, cfg Config) *Deliverer {
 	if cfg.Backoff == nil {
 		cfg.Backoff = backoff
 	}
-	d := &Deliverer{logs: logs, cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
+	d := &Deliverer{logs: logs, cfg: cfg, slots: newSlots(cfg.MaxInFlight), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
 	d.ledger = newLedger(cfg.LedgerSize, func(p *progress) { d.evicted.Add(1); d.forget(p) })
 	d.breaker = newBreaker(cfg.Log, cfg.Now, cfg.Probe)
 	d.breaker.told, d.breaker.guard = cfg.Tripped, cfg.Guard
+	d.stalls = newStalls(cfg.Log, cfg.Now)
+	d.stalls.told, d.stalls.down = cfg.Stalled, cfg.Down
+	if cfg.Trial != nil {
+		d.stalls.trial = cfg.Trial
+	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -150,6 +170,21 @@ func New(logs Logs, cfg Config) *Deliverer {
 func backoff(n int) time.Duration {
 	d := min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)
 	return d/2 + rand.N(d/2)
+}
+
+// TurnedAway says why a chunk for a target would be sent back at once, and is nil where it
+// would not. The zero Target asks for CloudWatch as a whole.
+func (d *Deliverer) TurnedAway(t Target) error {
+	_, err := d.stalls.turned(t, true)
+	return err
+}
+
+// Keep forgets what is known of groups that nobody sends to any more: a tenant whose role
+// was corrected has another target.
+func (d *Deliverer) Keep(used func(role awsclient.Role, group string) bool) {
+	keep := func(key groupKey) bool { return used(key.role, key.group) }
+	d.breaker.keep(keep)
+	d.stalls.keep(keep)
 }
 
 // Breaker knows which groups do not take events.
@@ -202,14 +237,19 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 	if len(events.List) == 0 {
 		return nil
 	}
-	p := d.take(key, events)
-	senders := d.enqueue(p, events, targets)
-	err := p.wait(ctx)
+	w := wait{d: d, began: d.cfg.Now(), leave: d.stalls.leave(), patience: d.cfg.Patience}
+	away := w.turn(targets)
+	w.p = d.take(key, events)
+	p := w.p
+	w.senders = d.enqueue(p, events, targets, away)
+	err := w.until(ctx)
 	// Whatever came of it: nothing of this flush may stay in a queue, for its memory
 	// belongs to another flush next.
 	p.end()
-	for _, s := range senders {
-		s.withdraw(p)
+	for _, s := range w.senders {
+		if s != nil {
+			s.withdraw(p)
+		}
 	}
 	// A put that was in flight may have brought the last of it meanwhile.
 	if err == nil || p.complete() {
@@ -250,7 +290,7 @@ type Load struct {
 
 // Load returns it.
 func (d *Deliverer) Load() Load {
-	l := Load{InFlight: len(d.slots), LedgerChunks: d.ledger.len()}
+	l := Load{InFlight: d.slots.busy(), LedgerChunks: d.ledger.len(), Oldest: d.stalls.waiting()}
 	d.openMu.Lock()
 	defer d.openMu.Unlock()
 	for p := range d.open {
@@ -261,16 +301,17 @@ func (d *Deliverer) Load() Load {
 	return l
 }
 
-// enqueue hands every event that is still to be sent to its stream's sender.
-func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target) []*sender {
-	senders := make([]*sender, 0, len(targets))
-	for dest, queue := range p.begin(events, targets) {
-		if targets[dest] == (Target{}) {
+// enqueue hands every event that is still to be sent to its stream's sender, but for the
+// destinations whose chunks are turned away. It returns the senders by destination.
+func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target, away []error) []*sender {
+	senders := make([]*sender, len(targets))
+	for dest, queue := range p.begin(events, targets, away) {
+		if targets[dest] == (Target{}) || away != nil && away[dest] != nil {
 			continue
 		}
 		// A stream with nothing to send may still have our events in flight from the
 		// flush before; they come back to it if that fails.
-		senders = append(senders, d.sender(targets[dest], item{p: p, events: queue}))
+		senders[dest] = d.sender(targets[dest], item{p: p, events: queue})
 	}
 	return senders
 }

@@ -738,7 +738,7 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				bt.fill(here[0], []item{{p: p, events: p.begin(ev, here)[0]}}, MaxBatchEvents, nil)
+				bt.fill(here[0], []item{{p: p, events: p.begin(ev, here, nil)[0]}}, MaxBatchEvents, nil)
 				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)
@@ -927,14 +927,15 @@ func TestAStrayCopyInAQueueSendsNothing(t *testing.T) {
 	d := New(l, Config{Log: quiet})
 	ev := numbered(3)
 	p := newProgress(len(ev.List))
-	senders := d.enqueue(p, ev, here)
+	senders := d.enqueue(p, ev, here, nil)
 	<-inside
 	// A copy of what is in flight, as a race might leave it.
 	senders[0].mu.Lock()
 	senders[0].queue = append(senders[0].queue, item{p: p, events: []int32{0, 1, 2}})
 	senders[0].mu.Unlock()
 	close(release)
-	require.NoError(t, p.wait(context.Background()))
+	w := wait{d: d, p: p, senders: senders, began: time.Now(), leave: d.stalls.leave(), patience: time.Minute}
+	require.NoError(t, w.until(context.Background()))
 	p.end()
 	for i := range ev.Arena {
 		ev.Arena[i] = 'Z' // another tenant's, from here on

@@ -1,8 +1,8 @@
 package delivery
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -84,11 +84,18 @@ func (p *progress) move(i int32, to state) {
 // begin lets a flush in and gives out, by destination, every event that waits. Both
 // under one lock: a call that fails meanwhile either finds no flush, and its events
 // are given out here, or finds one, and they are not waiting.
-func (p *progress) begin(events *chunk.Events, targets []Target) [][]int32 {
+//
+// The events of a destination that is turned away stay, and why is the flush's error.
+func (p *progress) begin(events *chunk.Events, targets []Target, away []error) [][]int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events, p.err, p.last = events, nil, nil
 	p.targets, p.failed = targets, make([]bool, len(targets))
+	for dest, err := range away {
+		if err != nil {
+			p.failed[dest], p.err = true, err
+		}
+	}
 	p.dropStale()
 	queues := make([][]int32, len(targets))
 	for i := range events.List {
@@ -99,6 +106,9 @@ func (p *progress) begin(events *chunk.Events, targets []Target) [][]int32 {
 		if events.List[i].Dropped || targets[dest] == (Target{}) {
 			p.move(int32(i), accepted)
 			p.drop(int32(i))
+			continue
+		}
+		if p.failed[dest] {
 			continue
 		}
 		p.move(int32(i), queued)
@@ -151,19 +161,7 @@ func (p *progress) notify() {
 	}
 }
 
-// wait returns nil when everything is accepted, else why it will not be.
-func (p *progress) wait(ctx context.Context) error {
-	for {
-		if done, err := p.outcome(ctx.Err() != nil); done {
-			return err
-		}
-		select {
-		case <-p.changed:
-		case <-ctx.Done():
-		}
-	}
-}
-
+// outcome says whether a flush may leave, and with what.
 func (p *progress) outcome(late bool) (done bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,6 +175,45 @@ func (p *progress) outcome(late bool) (done bool, err error) {
 		return true, timeoutError(p.last)
 	}
 	return false, nil
+}
+
+// unfinished says of each destination whether any of its events is still open.
+func (p *progress) unfinished() []bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	open := make([]bool, len(p.targets))
+	for i, st := range p.state {
+		if st != accepted {
+			open[p.events.List[i].Dest] = true
+		}
+	}
+	return open
+}
+
+// turnedAway is why nothing that is open is sent in this flush; nil where anything is. What
+// is in flight from a flush before is not waited for: it may be what hangs.
+func (p *progress) turnedAway() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !errors.Is(p.err, ErrStalled) && !errors.Is(p.err, ErrDown) {
+		return nil
+	}
+	for i, st := range p.state {
+		if st != accepted && !p.failed[p.events.List[i].Dest] {
+			return nil
+		}
+	}
+	return p.err
+}
+
+// why is an error with the last failure beside it.
+func (p *progress) why(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil || p.last == nil {
+		return err
+	}
+	return fmt.Errorf("%w; last: %w", err, p.last)
 }
 
 // look returns an event's time and message, the replaced one where there is one.

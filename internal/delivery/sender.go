@@ -37,7 +37,8 @@ type sender struct {
 	blocked bool     // nothing that waits may go before one of flying is back
 	dead    *Error   // run panicked, and why: nobody looks at the queue any more
 
-	failures  int // in a row
+	took      time.Time // when CloudWatch last took something
+	failures  int       // in a row
 	notBefore time.Time
 	creations int  // in a row without a put that worked
 	proven    bool // a put has worked: the stream is there
@@ -137,6 +138,13 @@ func (s *sender) wait(d time.Duration) {
 	}
 }
 
+// tookSince reports whether CloudWatch took anything for the stream since then.
+func (s *sender) tookSince(since time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.took.Before(since) && !s.took.IsZero()
+}
+
 func (s *sender) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,15 +154,13 @@ func (s *sender) idle() bool {
 // next starts one call with what may go.
 func (s *sender) next() {
 	// The slot comes before the batch: what arrives while waiting for it joins.
-	select {
-	case s.d.slots <- struct{}{}:
-	case <-s.d.ctx.Done():
+	if !s.d.slots.take(s.d.ctx.Done(), s.target.key()) {
 		s.abandon(context.Canceled)
 		return
 	}
 	b := batchPool.Get().(*batch)
 	if !s.fill(b) {
-		<-s.d.slots
+		s.d.slots.put(s.target.key())
 		batchPool.Put(b)
 		return
 	}
@@ -169,7 +175,7 @@ func (s *sender) fill(b *batch) bool {
 	defer s.filling.Unlock()
 	defer func() {
 		if r := recover(); r != nil {
-			<-s.d.slots
+			s.d.slots.put(s.target.key())
 			s.drop(b, s.panicked(r))
 			panic(r)
 		}
@@ -225,7 +231,7 @@ func (s *sender) landed(b *batch) {
 // missing may take long, and nobody else waits for that.
 func (s *sender) put(b *batch) (rejected awsclient.Rejected, err error) {
 	d := s.d
-	defer func() { <-d.slots }()
+	defer d.slots.put(s.target.key())
 	body, err := b.body(d.cfg.Compress)
 	if err != nil {
 		return rejected, err
@@ -234,6 +240,7 @@ func (s *sender) put(b *batch) (rejected awsclient.Rejected, err error) {
 	defer cancel()
 	d.puts.Add(1)
 	d.wire.Add(int64(len(body.Bytes)))
+	b.began = d.cfg.Now()
 	start := time.Now()
 	rejected, err = d.logs.Put(ctx, s.target, body, b.count())
 	if d.cfg.Observe != nil {
@@ -318,6 +325,7 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 		size += int(r.size)
 	}
 	s.d.breaker.succeeded(s.target)
+	s.d.stalls.succeeded(s.target)
 	s.d.events.Add(int64(to - from))
 	s.d.bytes.Add(int64(size))
 	if from > 0 || to < n {
@@ -333,6 +341,7 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failures, s.creations, s.notBefore, s.proven = 0, 0, time.Time{}, true
+	s.took = s.d.cfg.Now()
 	s.suspects = max(0, s.suspects-n)
 	var front []item
 	for _, run := range b.runs(from, to) {
@@ -365,8 +374,11 @@ func (s *sender) failed(b *batch, err error) {
 	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
 	switch e.Class {
 	case awsclient.ClassThrottled, awsclient.ClassRetryable, awsclient.ClassConflict:
-		if e.Class == awsclient.ClassThrottled {
+		switch e.Class {
+		case awsclient.ClassThrottled:
 			s.d.throttled.Add(1)
+		case awsclient.ClassRetryable:
+			s.d.stalls.failed(s.target, b.began, err)
 		}
 		s.requeue(b, e, func() {
 			s.failures++
@@ -388,7 +400,11 @@ func (s *sender) failed(b *batch, err error) {
 func (s *sender) missing(b *batch, e *Error) {
 	ctx, cancel := context.WithTimeout(s.d.ctx, time.Minute)
 	defer cancel()
+	began := s.d.cfg.Now()
 	if err := s.d.logs.EnsureStream(ctx, s.target); err != nil {
+		if awsclient.Classify(err) == awsclient.ClassRetryable {
+			s.d.stalls.failed(s.target, began, err)
+		}
 		s.d.breaker.failed(s.target, err)
 		s.drop(b, &Error{Target: s.target, Class: awsclient.Classify(err), Err: err})
 		return

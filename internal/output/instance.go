@@ -62,6 +62,10 @@ type Environment struct {
 	Now func() time.Time
 	// Probe replaces the wait before trial n of a group that does not take events.
 	Probe func(n int) time.Duration
+	// Trial replaces the wait before trial n of a group, or of CloudWatch as a whole, that
+	// takes nothing; Patience how long a flush waits for it.
+	Trial    func(n int) time.Duration
+	Patience time.Duration
 	// ReloadEvery is how often tenants_file is looked at; 0 means 10 s.
 	ReloadEvery time.Duration
 }
@@ -73,6 +77,7 @@ type Instance struct {
 	accounts *accounts
 	queue    *delivery.Deliverer
 	again    *telemetry.Limiter
+	held     *held
 	metrics  *telemetry.Output // nil where there are none
 	view     atomic.Pointer[view]
 
@@ -109,7 +114,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		return nil, err
 	}
 	opts.Region = client.Region
-	i := &Instance{opts: opts, env: env, again: telemetry.NewLimiter(time.Minute, env.Now)}
+	i := &Instance{opts: opts, env: env, again: telemetry.NewLimiter(time.Minute, env.Now), held: newHeld(opts.HoldBudget)}
 	v, err := newView(&i.opts, router, host)
 	if err != nil {
 		return nil, err
@@ -128,6 +133,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	i.queue = delivery.New(logs{i}, delivery.Config{
 		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Observe: i.observe,
 		Tripped: i.tripped, Guard: i.guarded, Discarded: i.discarded, Probe: env.Probe,
+		Stalled: i.stalled, Down: i.metrics.Down, Trial: env.Trial, Patience: env.Patience,
 	})
 	i.restore()
 	i.metrics.Start(i.snapshot)
@@ -152,25 +158,27 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
+	c := handed{tag: tag, data: data}
+	v := i.view.Load()
+	// Before any work on the chunk: an outage may last, and chunks come again and again.
+	if err := i.queue.TurnedAway(delivery.Target{}); err != nil {
+		return i.retry(tag, err)
+	}
 	w := workPool.Get().(*work)
 	defer w.release()
-	v := i.view.Load()
-	dests, held := i.decode(w, v, tag, data)
-	if held {
-		i.metrics.Flush("retry")
-		return Retry
+	dests, err := i.decode(w, v, &c)
+	if err != nil {
+		return i.retry(tag, err)
 	}
 	if w.events.Stats.Events > 0 {
 		targets := make([]delivery.Target, len(dests))
 		for n := range dests {
 			targets[n] = dests[n].target
 		}
-		err := i.queue.Deliver(ctx, delivery.ChunkKey(tag, data), &w.events, targets)
-		if err != nil {
-			i.metrics.Flush("retry")
-			i.retry(tag, err)
-			return Retry
+		if err := i.queue.Deliver(ctx, c.key(), &w.events, targets); err != nil {
+			return i.retry(tag, err)
 		}
+		i.held.gone(c.key())
 		for _, t := range targets {
 			if t != (delivery.Target{}) {
 				i.accounts.of(t.Role).groups.Used(v.spec(t.Group))
@@ -181,6 +189,21 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	i.count(dests, &w.events)
 	i.told(tag, data, &w.events)
 	return OK
+}
+
+// handed is a chunk as Fluent Bit gave it.
+type handed struct {
+	tag    string
+	data   []byte
+	hashed bool
+	hash   delivery.Key
+}
+
+func (c *handed) key() delivery.Key {
+	if !c.hashed {
+		c.hash, c.hashed = delivery.ChunkKey(c.tag, c.data), true
+	}
+	return c.hash
 }
 
 // work is the memory of one flush.
@@ -210,68 +233,83 @@ type dest struct {
 	emf     bool
 }
 
+// errHeld says that a chunk stays with Fluent Bit, for its log group takes nothing.
+var errHeld = errors.New("held")
+
 // destination is where records of a route go at the moment: home, or where on_failure
-// says while the group does not take events. hold says that they stay with Fluent Bit.
-func (i *Instance) destination(v *view, r *route) (d dest, hold bool) {
-	d = dest{target: r.target, tenant: r.tenant, outcome: telemetry.Delivered, note: r.note, emf: r.emf}
+// says while the group does not take events. An error says that they stay with Fluent Bit.
+func (i *Instance) destination(v *view, r *route, c *handed) (dest, error) {
+	d := dest{target: r.target, tenant: r.tenant, outcome: telemetry.Delivered, note: r.note, emf: r.emf}
 	if r.kind == tenancy.KindUnrouted {
 		d.outcome = telemetry.Unrouted
 	}
+	away := i.queue.TurnedAway(r.target)
 	if r.tenant == "" {
-		return d, false
+		return d, away
 	}
-	reason, open := i.queue.Breaker().Open(r.target)
-	if !open {
-		return d, false
+	onFailure := r.onFailure
+	reason, refused := i.queue.Breaker().Open(r.target)
+	switch {
+	case refused && onFailure == onFailureHold:
+		away = errHeld
+	case refused:
+		away = nil
+	case errors.Is(away, delivery.ErrStalled):
+		reason = "stalled" // it may not last: on_failure only counts where too much is held
+	default:
+		return d, away
 	}
-	switch r.onFailure {
-	case onFailureDrop:
-		d.target, d.outcome = delivery.Target{}, telemetry.Dropped
-	case onFailureQuarantine:
+	if away != nil {
+		if i.held.keep(r.tenant, c.key(), i.env.Now()) {
+			return d, &delivery.Error{Target: r.target, Class: awsclient.ClassRetryable, Err: fmt.Errorf("%w: %s", away, reason)}
+		}
+		i.limited(slog.LevelError, "hold_budget "+r.target.Group, "hold_budget is used up: chunks of a log group that takes nothing are not held any more",
+			"group", r.target.Group, "reason", reason, "hold_budget", i.opts.HoldBudget, "on_failure", onFailure)
+	}
+	i.held.gone(c.key())
+	if onFailure == onFailureQuarantine {
 		d.target = delivery.Target{Group: v.router.QuarantineGroup(r.tenant), Stream: r.target.Stream}
 		d.outcome, d.emf = telemetry.Quarantined, false
 		d.note = `"quarantined":"` + reason + `","log_group":"` + r.target.Group + `"`
-	default:
-		i.limited(slog.LevelWarn, "held "+r.target.Group, "chunks are held, for their log group does not take events and on_failure is hold",
-			"group", r.target.Group, "reason", reason)
-		return d, true
+		return d, i.queue.TurnedAway(d.target)
 	}
-	return d, false
+	d.target, d.outcome = delivery.Target{}, telemetry.Dropped
+	return d, nil
 }
 
-// decode turns the chunk into events and says where they go. held says that the chunk
+// decode turns the chunk into events and says where they go. An error says that the chunk
 // stays with Fluent Bit for now.
-func (i *Instance) decode(w *work, v *view, tag string, data []byte) (dests []dest, held bool) {
+func (i *Instance) decode(w *work, v *view, c *handed) (dests []dest, err error) {
 	now := i.env.Now()
 	opts := chunk.Options{LogKey: i.opts.LogKey, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
 	if i.opts.Identity == "tag" {
-		r := v.route(tag)
-		d, hold := i.destination(v, r)
-		if hold {
-			return nil, true
+		r := v.route(c.tag)
+		d, err := i.destination(v, r, c)
+		if err != nil {
+			return nil, err
 		}
 		opts.Identity, opts.AllowEMF, opts.Note = r.identity, d.emf, d.note
 		opts.Oldest = now.Add(-r.retention).UnixMilli()
-		w.decoder.Decode(data, opts, &w.events)
-		return []dest{d}, false
+		w.decoder.Decode(c.data, opts, &w.events)
+		return []dest{d}, nil
 	}
 	// identity record: one chunk, many destinations. To hold one of them would hold the
 	// chunk: its events go where they will be refused, and the others' arrive.
 	seen := map[delivery.Target]int{}
 	opts.Oldest = now.Add(-oldest).UnixMilli()
-	opts.Resolve = func(c chunk.Claim) (*chunk.Identity, int, string) {
-		r := v.claimed(c)
+	opts.Resolve = func(claim chunk.Claim) (*chunk.Identity, int, string) {
+		r := v.claimed(claim)
 		at, ok := seen[r.target]
 		if !ok {
 			at = len(dests)
 			seen[r.target] = at
-			d, _ := i.destination(v, r)
+			d, _ := i.destination(v, r, c)
 			dests = append(dests, d)
 		}
 		return r.identity, at, dests[at].note
 	}
-	w.decoder.Decode(data, opts, &w.events)
-	return dests, false
+	w.decoder.Decode(c.data, opts, &w.events)
+	return dests, nil
 }
 
 // maxTag bounds how much of a tag is repeated in a log line or an event. A pod's tag
@@ -307,20 +345,25 @@ func (i *Instance) told(tag string, data []byte, ev *chunk.Events) {
 	}
 }
 
-// retry tells why a chunk goes back, at a bounded rate.
-func (i *Instance) retry(tag string, err error) {
+// retry sends a chunk back and tells why, at a bounded rate.
+func (i *Instance) retry(tag string, err error) Result {
+	i.metrics.Flush("retry")
 	kind, level := "retry", slog.LevelWarn
 	attrs := []any{"tag", shortTag(tag), "error", awsclient.Brief(err)}
 	var e *delivery.Error
 	if errors.As(err, &e) {
 		kind += " " + e.Target.Group + " " + e.Class.String()
-		attrs = append(attrs, "group", e.Target.Group, "stream", e.Target.Stream, "class", e.Class.String())
+		if e.Target.Group != "" {
+			attrs = append(attrs, "group", e.Target.Group, "stream", e.Target.Stream)
+		}
+		attrs = append(attrs, "class", e.Class.String())
 		switch e.Class {
 		case awsclient.ClassDenied, awsclient.ClassNotFound, awsclient.ClassInvalid, awsclient.ClassCredentials:
 			level = slog.LevelError
 		}
 	}
 	i.limited(level, kind, "chunk not delivered; Fluent Bit keeps it and tries again", attrs...)
+	return Retry
 }
 
 func (i *Instance) limited(level slog.Level, kind, message string, attrs ...any) {

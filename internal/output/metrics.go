@@ -11,7 +11,7 @@ func (i *Instance) snapshot() telemetry.Snapshot {
 	load := i.queue.Load()
 	return telemetry.Snapshot{
 		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
-		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(),
+		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(), HeldChunks: i.held.len(),
 	}
 }
 
@@ -40,6 +40,12 @@ func (i *Instance) guarded(t delivery.Target) bool {
 func (i *Instance) tripped(t delivery.Target, open bool) {
 	tenant, _ := i.view.Load().router.TenantOf(t.Group)
 	i.metrics.Breaker(tenant, open)
+}
+
+// stalled notes that a group takes nothing while others do, or takes events again.
+func (i *Instance) stalled(t delivery.Target, is bool) {
+	tenant, _ := i.view.Load().router.TenantOf(t.Group)
+	i.metrics.Stalled(tenant, is)
 }
 
 // count counts the records of a chunk that was delivered: once, because a chunk that is

@@ -51,6 +51,8 @@ type Options struct {
 	DropLate bool
 	// OnFailure is quarantine, hold or drop.
 	OnFailure string
+	// HoldBudget is how many chunks may be held; 0 means any number.
+	HoldBudget int
 
 	Compress     bool
 	FlushTimeout time.Duration
@@ -234,6 +236,9 @@ var specs = []spec{
 	{"on_failure", "quarantine", "quarantine, hold or drop",
 		"What is done with a tenant's events while its group does not take them: [delivery.md](delivery.md). A tenant with a key or an account of its own has `hold` instead of `quarantine` unless `tenants_file` says otherwise.",
 		oneOf([]string{onFailureQuarantine, onFailureHold, onFailureDrop}, func(o *Options) *string { return &o.OnFailure })},
+	{"hold_budget", defaultHoldBudget, "0 to 2000 chunks; 0 is no bound",
+		"How many chunks may wait with Fluent Bit for log groups that take nothing: each is one of its 2,048 tasks, and when those are used up nobody's logs move. What comes above it: [delivery.md](delivery.md).",
+		number(0, 2000, func(o *Options) *int { return &o.HoldBudget })},
 
 	{"auto_create_group", "on", onOff,
 		"Create missing groups and keep their retention. With `off` a missing group is an error and retention is the provisioner's.",
@@ -416,7 +421,7 @@ func (o *Options) Effective() []slog.Attr {
 		"log_key": o.LogKey, "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
 		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
-		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure,
+		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure, "hold_budget": o.HoldBudget,
 		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen, "state_path": o.StatePath,
 	}
 	names := make([]string, 0, len(values))

@@ -147,7 +147,7 @@ func (i *Instance) replace(data []byte) error {
 		return err
 	}
 	i.view.Store(v)
-	i.queue.Breaker().Keep(v.sendsTo)
+	i.queue.Keep(v.sendsTo)
 	i.metrics.Tenants(next.Generation, len(next.Tenants()))
 	if i.opts.EMF && !mayMakeMetrics(next) {
 		i.env.Log.Warn("log_format is json/emf, but no tenant in tenants_file has emf: true any more: no line makes metrics")

@@ -35,7 +35,7 @@ type Metrics struct {
 	flushes, puts, wire              *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
-	breaker                          *prometheus.GaugeVec
+	breaker, stalled, down           *prometheus.GaugeVec
 	refused, generation, workersLack *prometheus.GaugeVec
 
 	mu      sync.Mutex
@@ -73,6 +73,8 @@ func NewMetrics() *Metrics {
 	m.lastSuccess = gauge("last_success_timestamp_seconds", "When CloudWatch last accepted events of the tenant.", "tenant")
 	m.retention = gauge("log_group_retention_seconds", "Effective retention of a log group when it was last read; +Inf is for ever.", "log_group")
 	m.breaker = gauge("breaker_open", "1 while the tenant's log group does not take events and on_failure is done with them.", "tenant")
+	m.stalled = gauge("stalled", "1 while the tenant's log group takes nothing, without refusing, although others do.", "tenant")
+	m.down = gauge("endpoint_down", "1 while CloudWatch Logs as a whole is out of reach.")
 	m.tenants = gauge("tenants", "Tenants that tenants_file names.")
 	m.refused = gauge("tenants_file_refused", "1 while tenants_file is in a version that was refused, and the one before stays in force.")
 	m.generation = gauge("tenants_file_generation", "The generation that is in force.")
@@ -89,6 +91,7 @@ type Snapshot struct {
 	Oldest          time.Time
 	LedgerChunks    int
 	LedgerEvictions int64
+	HeldChunks      int // with Fluent Bit, for log groups that take nothing
 	// RetentionOpen is how many groups' retention is not confirmed.
 	RetentionOpen int
 }
@@ -99,7 +102,8 @@ var (
 	descChunks    = desc("ledger_chunks", "Chunks that went back in part, whose accepted events are remembered.")
 	descEvictions = desc("ledger_evictions_total", "Chunks the ledger forgot: events of theirs may arrive twice.")
 	descOpen      = desc("log_groups_with_retention_open", "Log groups whose retention is not confirmed.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen}
+	descHeld      = desc("held_chunks", "Chunks that wait with Fluent Bit for log groups that take nothing.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -137,6 +141,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descOldest, age)
 		gauge(descChunks, float64(s.LedgerChunks))
 		gauge(descOpen, float64(s.RetentionOpen))
+		gauge(descHeld, float64(s.HeldChunks))
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
 }
@@ -287,14 +292,31 @@ func (o *Output) Retention(group string, days float64) {
 
 // Breaker notes that a tenant's log group stopped taking events, or takes them again.
 func (o *Output) Breaker(tenant string, open bool) {
-	if o == nil {
+	if o != nil {
+		set(o.m.breaker.WithLabelValues(o.name, o.m.tenant(tenant)), open)
+	}
+}
+
+// Stalled notes that a tenant's log group takes nothing although others do, or does again.
+func (o *Output) Stalled(tenant string, is bool) {
+	if o != nil {
+		set(o.m.stalled.WithLabelValues(o.name, o.m.tenant(tenant)), is)
+	}
+}
+
+// Down notes that CloudWatch as a whole is out of reach, or answers again.
+func (o *Output) Down(is bool) {
+	if o != nil {
+		set(o.m.down.WithLabelValues(o.name), is)
+	}
+}
+
+func set(gauge prometheus.Gauge, is bool) {
+	if is {
+		gauge.Set(1)
 		return
 	}
-	v := 0.0
-	if open {
-		v = 1
-	}
-	o.m.breaker.WithLabelValues(o.name, o.m.tenant(tenant)).Set(v)
+	gauge.Set(0)
 }
 
 // Tenants notes which version of tenants_file is in force, and how many tenants it names.
@@ -308,14 +330,9 @@ func (o *Output) Tenants(generation int64, tenants int) {
 
 // TenantsRefused notes whether tenants_file is in a version that was refused.
 func (o *Output) TenantsRefused(is bool) {
-	if o == nil {
-		return
+	if o != nil {
+		set(o.m.refused.WithLabelValues(o.name), is)
 	}
-	v := 0.0
-	if is {
-		v = 1
-	}
-	o.m.refused.WithLabelValues(o.name).Set(v)
 }
 
 // WithoutWorkers notes that no workers are configured.

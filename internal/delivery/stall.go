@@ -1,0 +1,277 @@
+package delivery
+
+import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+)
+
+// ErrStalled says that a group has not taken anything for a while, neither refusing nor
+// accepting, although others do: the flush leaves, and Fluent Bit brings the chunk again.
+var ErrStalled = errors.New("the log group has taken nothing for a while although others do")
+
+// ErrDown says that CloudWatch as a whole has not answered for a while.
+var ErrDown = errors.New("CloudWatch Logs is out of reach")
+
+// A worker of Fluent Bit that waits in a flush holds up every chunk that was given to it,
+// whoever's they are. So no flush waits for what does not come:
+//
+//   - a group that took nothing for patience, while others did, is stalled: its chunks go
+//     back at once, but for a trial from time to time;
+//   - an endpoint from which nothing came but failures for downAfter is down: the same
+//     for everybody's.
+//
+// Neither is quarantined: nothing says that it will last.
+const (
+	// patience is how long a flush waits for a group that takes nothing.
+	patience = 3 * time.Second
+	// trialPatience is the same for a trial: what CloudWatch needs for an answer, a few
+	// times over.
+	trialPatience = time.Second
+	// downAfter and downFailures are what an outage is told by: failures without a
+	// success between them, over this long, at least this many.
+	downAfter    = 2 * time.Second
+	downFailures = 3
+	// downGroups is from how many groups on an outage is everybody's; below, it may be
+	// that of the few that failed.
+	downGroups = 3
+	// maxStalled bounds how many groups are remembered as stalled.
+	maxStalled = 8192
+)
+
+// stalls knows which groups are stalled, and whether the endpoint is down. It may be used
+// by many goroutines.
+type stalls struct {
+	now   func() time.Time
+	log   *slog.Logger
+	trial func(n int) time.Duration // the wait before trial n (from 0)
+	told  func(t Target, stalled bool)
+	down  func(bool)
+
+	troubled atomic.Bool // anything at all: no trouble costs nothing
+
+	mu     sync.Mutex
+	groups map[groupKey]*stall
+	took   map[groupKey]time.Time // when a group last took something
+	// worked is the same for the last two groups apart.
+	worked  worked
+	outage  *stall                // nil while the endpoint is up
+	failing map[groupKey]struct{} // groups that failed since anything worked
+	count   int                   // failures since then
+	since   time.Time             // when the first of them began
+	// left is closed when the endpoint goes down, or a trial of it fails: nobody is to
+	// wait any longer.
+	left chan struct{}
+}
+
+// stall is a time of trouble.
+type stall struct {
+	trials int
+	next   time.Time // the next trial
+	// turned is when a chunk was sent back first because of it; zero if none was.
+	turned time.Time
+}
+
+func newStalls(log *slog.Logger, now func() time.Time) *stalls {
+	return &stalls{
+		log: log, now: now, groups: map[groupKey]*stall{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, left: make(chan struct{}),
+		trial: func(n int) time.Duration {
+			d := min(time.Second<<min(n, 10), 30*time.Second)
+			return d/2 + rand.N(d/2)
+		},
+	}
+}
+
+// due reports whether somebody may try, and counts the trial. With peek it only looks.
+func (s *stalls) due(x *stall, peek bool) bool {
+	now := s.now()
+	if now.Before(x.next) {
+		if x.turned.IsZero() {
+			x.turned = now
+		}
+		return false
+	}
+	if !peek {
+		x.trials++
+		x.next = now.Add(s.trial(x.trials))
+	}
+	return true
+}
+
+// turned says why chunks for a target are better sent back at once; nil where they are not.
+// trial says that the caller may try although the group is in trouble.
+func (s *stalls) turned(t Target, peek bool) (trial bool, err error) {
+	if !s.troubled.Load() {
+		return false, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.outage != nil && s.everybodys(t.key()) {
+		if !s.due(s.outage, peek) {
+			return false, ErrDown
+		}
+		trial = true
+	}
+	if x := s.groups[t.key()]; x != nil {
+		if !s.due(x, peek) {
+			return false, ErrStalled
+		}
+		trial = true
+	}
+	return trial, nil
+}
+
+// everybodys reports whether an outage is this group's, too: one that has not failed
+// itself may be another's of which nothing bad is known, as long as few have.
+func (s *stalls) everybodys(key groupKey) bool {
+	_, failed := s.failing[key]
+	return failed || len(s.failing) >= downGroups
+}
+
+// leave is closed when a flush that begins now need not wait any longer.
+func (s *stalls) leave() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
+
+// succeeded notes that CloudWatch took events for a target.
+func (s *stalls) succeeded(t Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := t.key()
+	now := s.now()
+	if len(s.took) >= maxStalled {
+		clear(s.took) // names of groups may come from records: `identity record`
+	}
+	s.took[key] = now
+	s.worked.note(key, now)
+	if s.count > 0 {
+		s.count, s.since = 0, time.Time{}
+		clear(s.failing)
+	}
+	if s.outage != nil {
+		s.outage = nil
+		s.log.Info("CloudWatch Logs answers again")
+		if s.down != nil {
+			s.down(false)
+		}
+	}
+	if _, ok := s.groups[key]; ok {
+		delete(s.groups, key)
+		s.log.Info("the log group takes events again", "group", t.Group)
+		s.tell(t, false)
+	}
+	s.troubled.Store(len(s.groups) > 0)
+}
+
+// failed notes a call begun at a time that failed for no reason of its own: no network, no
+// answer, an error inside AWS. Throttling is not one: it is an answer.
+func (s *stalls) failed(t Target, began time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == 0 || began.Before(s.since) {
+		s.since = began
+	}
+	s.count++
+	s.failing[t.key()] = struct{}{}
+	if s.outage == nil {
+		if s.count < downFailures || s.now().Sub(s.since) < downAfter {
+			return
+		}
+		s.outage = &stall{next: s.now().Add(s.trial(0))}
+		s.troubled.Store(true)
+		s.log.Error("CloudWatch Logs is out of reach; chunks go back to Fluent Bit at once, but for a trial from time to time", "error", awsclient.Brief(err))
+		if s.down != nil {
+			s.down(true)
+		}
+	}
+	close(s.left)
+	s.left = make(chan struct{})
+}
+
+// stall says that a stream took nothing since a flush began, and reports whether that is
+// its own trouble: whether another stream took something meanwhile. Where its whole group
+// took nothing, the group is marked.
+func (s *stalls) stall(t Target, since time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := t.key()
+	if !s.worked.at.After(since) {
+		return false
+	}
+	if s.groups[key] != nil || s.took[key].After(since) {
+		return true
+	}
+	if len(s.groups) < maxStalled {
+		s.groups[key] = &stall{next: s.now().Add(s.trial(0))}
+		s.troubled.Store(true)
+		s.log.Error("a log group takes nothing although others do; its chunks go back to Fluent Bit at once, but for a trial from time to time", "group", t.Group)
+		s.tell(t, true)
+	}
+	return true
+}
+
+// waiting is since when chunks have been sent back; zero where none are.
+func (s *stalls) waiting() (since time.Time) {
+	if !s.troubled.Load() {
+		return since
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	earlier := func(x *stall) {
+		if x != nil && !x.turned.IsZero() && (since.IsZero() || x.turned.Before(since)) {
+			since = x.turned
+		}
+	}
+	earlier(s.outage)
+	for _, x := range s.groups {
+		earlier(x)
+	}
+	return since
+}
+
+func (s *stalls) tell(t Target, stalled bool) {
+	if s.told != nil {
+		s.told(t, stalled)
+	}
+}
+
+// keep forgets the groups that nobody sends to any more.
+func (s *stalls) keep(used func(groupKey) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.groups {
+		if !used(key) {
+			delete(s.groups, key)
+			s.tell(Target{Role: key.role, Group: key.group}, false)
+		}
+	}
+}
+
+// worked is when calls last worked, for the last two groups apart.
+type worked struct {
+	last  groupKey
+	at    time.Time
+	other time.Time // for any other group
+}
+
+func (w *worked) note(key groupKey, at time.Time) {
+	if w.last != key {
+		w.other = w.at
+	}
+	w.last, w.at = key, at
+}
+
+// elsewhere is when a call last worked for another group than this one.
+func (w worked) elsewhere(key groupKey) time.Time {
+	if w.last != key {
+		return w.at
+	}
+	return w.other
+}

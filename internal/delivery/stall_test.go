@@ -1,0 +1,263 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+)
+
+func target(tenant string) []Target {
+	return []Target{{Group: "/eks/tenants/" + tenant, Stream: "s"}}
+}
+
+// trouble answers by group: what is not named works, after 20 ms.
+type trouble struct {
+	*logsFunc
+	groups map[string]func(ctx context.Context) error
+}
+
+func inTrouble(t *testing.T) *trouble {
+	x := &trouble{logsFunc: &logsFunc{t: t}, groups: map[string]func(context.Context) error{}}
+	x.answer = func(ctx context.Context, p put) (awsclient.Rejected, error) {
+		time.Sleep(20 * time.Millisecond)
+		x.mu.Lock()
+		f := x.groups[p.Group]
+		if f == nil {
+			f = x.groups["*"]
+		}
+		x.mu.Unlock()
+		if f == nil {
+			return awsclient.Rejected{}, nil
+		}
+		return awsclient.Rejected{}, f(ctx)
+	}
+	return x
+}
+
+func (x *trouble) set(group string, f func(context.Context) error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.groups[group] = f
+}
+
+func hang(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+func always(err error) func(context.Context) error { return func(context.Context) error { return err } }
+
+// flush is a Deliver of a chunk of its own with a time limit; it tells how long it took.
+func flush(d *Deliverer, n byte, to []Target) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	began := time.Now()
+	err := d.Deliver(ctx, Key{n}, numbered(5), to)
+	return time.Since(began), err
+}
+
+// everySecond delivers something of another tenant's until the test ends.
+func everySecond(t *testing.T, d *Deliverer) (failures *atomic.Int32) {
+	failures = &atomic.Int32{}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Second):
+			}
+			if took, err := flush(d, 100, target("fine")); err != nil || took > 100*time.Millisecond {
+				failures.Add(1)
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+	return failures
+}
+
+func TestAStalledGroupHoldsAFlushForSecondsAndTheNextOnesNotAtAll(t *testing.T) {
+	for name, answer := range map[string]func(context.Context) error{
+		"no answer": hang,
+		"throttled": always(apiError("ThrottlingException")),
+		"5xx":       always(apiError("ServiceUnavailableException")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := inTrouble(t)
+				x.set("/eks/tenants/slow", answer)
+				var told []string
+				d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 10 * time.Second },
+					Stalled: func(to Target, stalled bool) { told = append(told, fmt.Sprint(to.Group, " ", stalled)) }}))
+				failures := everySecond(t, d)
+				took, err := flush(d, 1, target("slow"))
+				require.ErrorIs(t, err, ErrStalled)
+				require.LessOrEqual(t, took, patience+patience/4)
+				for range 5 {
+					took, err = flush(d, 1, target("slow"))
+					require.ErrorIs(t, err, ErrStalled)
+					require.Zero(t, took)
+				}
+				require.NotZero(t, d.Load().Oldest)
+				require.ErrorIs(t, d.TurnedAway(target("slow")[0]), ErrStalled)
+				// A trial: short.
+				time.Sleep(11 * time.Second)
+				require.NoError(t, d.TurnedAway(target("slow")[0]))
+				took, err = flush(d, 1, target("slow"))
+				require.ErrorIs(t, err, ErrStalled)
+				require.LessOrEqual(t, took, trialPatience+trialPatience/4)
+				require.NotZero(t, took)
+				// When the trouble ends, the next trial succeeds, and everything after it.
+				x.set("/eks/tenants/slow", nil)
+				time.Sleep(20 * time.Second)
+				_, err = flush(d, 1, target("slow"))
+				require.NoError(t, err)
+				took, err = flush(d, 2, target("slow"))
+				require.NoError(t, err)
+				require.LessOrEqual(t, took, 100*time.Millisecond)
+				require.Equal(t, []string{"/eks/tenants/slow true", "/eks/tenants/slow false"}, told)
+				require.Zero(t, failures.Load(), "another tenant's flushes")
+				require.Zero(t, d.Load().Oldest)
+			})
+		})
+	}
+}
+
+func TestWhereNobodyIsServedNoGroupIsStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("*", always(apiError("ThrottlingException")))
+		d := closed(t, New(x, Config{Log: quiet}))
+		for n, tenant := range []string{"a", "b", "c", "d"} {
+			took, err := flush(d, byte(n), target(tenant))
+			require.ErrorIs(t, err, ErrTimeout)
+			require.Equal(t, time.Minute, took)
+		}
+	})
+}
+
+// One chunk of many tenants (`identity record`): the stalled one's events wait, the
+// others' arrive, and nothing arrives twice.
+func TestAStalledDestinationIsLeftOutOfAChunkOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("/eks/tenants/slow", hang)
+		d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return time.Minute }}))
+		failures := everySecond(t, d)
+		_, err := flush(d, 1, target("slow"))
+		require.ErrorIs(t, err, ErrStalled)
+		events := numbered(6)
+		for i := range events.List {
+			events.List[i].Dest = i % 2
+		}
+		to := append(target("slow"), target("b")...)
+		for range 3 {
+			began := time.Now()
+			require.ErrorIs(t, d.Deliver(context.Background(), Key{9}, events, to), ErrStalled)
+			require.LessOrEqual(t, time.Since(began), 100*time.Millisecond)
+		}
+		x.set("/eks/tenants/slow", nil)
+		time.Sleep(2 * time.Minute)
+		require.NoError(t, d.Deliver(context.Background(), Key{9}, events, to))
+		got := map[string]int{}
+		x.mu.Lock()
+		for _, p := range x.puts {
+			for _, e := range p.Events {
+				if p.Group != "/eks/tenants/fine" && (p.Group == "/eks/tenants/b" || len(p.Events) == 3) {
+					got[e.Message]++
+				}
+			}
+		}
+		x.mu.Unlock()
+		require.Len(t, got, 6)
+		for message, n := range got {
+			require.Equal(t, 1, n, message)
+		}
+		require.Zero(t, failures.Load())
+	})
+}
+
+func TestAnOutageSendsEverythingBackAtOnceAndEndsWithTheFirstAnswer(t *testing.T) {
+	for name, answer := range map[string]func(context.Context) error{
+		"refused":   always(errors.New("dial tcp: connection refused")),
+		"no answer": hang,
+		"5xx":       always(apiError("InternalFailure")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := inTrouble(t)
+				x.set("*", answer)
+				var told []bool
+				d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 5 * time.Second }, Down: func(down bool) { told = append(told, down) }}))
+				done := make(chan time.Duration)
+				for n, tenant := range []string{"a", "b", "c", "d"} {
+					go func() {
+						took, err := flush(d, byte(n), target(tenant))
+						require.ErrorIs(t, err, ErrDown)
+						done <- took
+					}()
+				}
+				for range 4 {
+					require.LessOrEqual(t, <-done, 16*time.Second, "a call that gets no answer ends after 15 s")
+				}
+				require.Equal(t, []bool{true}, told)
+				puts := d.Stats().Puts
+				for range 50 {
+					took, err := flush(d, 1, target("b"))
+					require.ErrorIs(t, err, ErrDown)
+					require.Zero(t, took)
+				}
+				require.LessOrEqual(t, d.Stats().Puts, puts+4, "no calls but those that were under way")
+				require.ErrorIs(t, d.TurnedAway(target("new")[0]), ErrDown)
+				// One trial, and when it is answered, everything.
+				x.set("*", nil)
+				time.Sleep(time.Minute)
+				_, err := flush(d, 1, target("b"))
+				require.NoError(t, err)
+				require.Equal(t, []bool{true, false}, told)
+				for n, tenant := range []string{"a", "b", "c", "d"} {
+					took, err := flush(d, byte(n), target(tenant))
+					require.NoError(t, err)
+					require.LessOrEqual(t, took, 100*time.Millisecond)
+				}
+			})
+		})
+	}
+}
+
+// What fails for one tenant alone says nothing of the others, of which nothing was tried.
+func TestATenantsOwnFailuresAreNoOutageForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("/eks/tenants/a", always(errors.New("connection reset")))
+		d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return time.Hour }}))
+		took, err := flush(d, 1, target("a"))
+		require.ErrorIs(t, err, ErrDown)
+		require.Less(t, took, 10*time.Second)
+		took, err = flush(d, 2, target("b"))
+		require.NoError(t, err)
+		require.LessOrEqual(t, took, 100*time.Millisecond)
+	})
+}
+
+func TestAFewFailuresInAMomentAreNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		n := 0
+		x.set("/eks/tenants/a", func(context.Context) error {
+			if n++; n <= 4 {
+				return errors.New("connection reset")
+			}
+			return nil
+		})
+		d := closed(t, New(x, Config{Log: quiet, Backoff: func(int) time.Duration { return 100 * time.Millisecond }}))
+		_, err := flush(d, 1, target("a"))
+		require.NoError(t, err)
+	})
+}

@@ -1,0 +1,85 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+)
+
+// wait is one Deliver that waits for its events to be accepted.
+type wait struct {
+	d       *Deliverer
+	p       *progress
+	senders []*sender // by destination; nil for those that are sent nothing
+	began   time.Time
+	// leave is closed when CloudWatch goes out of reach, or a trial of it fails.
+	leave    <-chan struct{}
+	patience time.Duration
+}
+
+// turn asks which destinations' events had better not be sent now; nil where all may be.
+// Where any is a trial, the wait is a short one.
+func (w *wait) turn(targets []Target) (away []error) {
+	for dest, t := range targets {
+		if t == (Target{}) {
+			continue
+		}
+		trial, err := w.d.stalls.turned(t, false)
+		if trial {
+			w.patience = min(w.patience, trialPatience)
+		}
+		if err != nil {
+			if away == nil {
+				away = make([]error, len(targets))
+			}
+			away[dest] = &Error{Target: t, Class: awsclient.ClassRetryable, Err: err}
+		}
+	}
+	return away
+}
+
+// until returns nil when everything is accepted, else why it will not be now.
+func (w *wait) until(ctx context.Context) error {
+	look := time.NewTimer(w.patience)
+	defer look.Stop()
+	for {
+		if done, err := w.p.outcome(ctx.Err() != nil); done {
+			return err
+		}
+		if err := w.p.turnedAway(); err != nil {
+			return err
+		}
+		select {
+		case <-w.p.changed:
+		case <-ctx.Done():
+		case <-w.leave:
+			return w.p.why(&Error{Class: awsclient.ClassRetryable, Err: ErrDown})
+		case <-look.C:
+			if err := w.stalled(); err != nil {
+				return err
+			}
+			look.Reset(w.patience / 4)
+		}
+	}
+}
+
+// stalled is an error where everything that is still open is for streams that took nothing
+// since the wait began, while others did.
+func (w *wait) stalled() error {
+	var why error
+	for dest, open := range w.p.unfinished() {
+		if !open {
+			continue
+		}
+		s := w.senders[dest]
+		if s == nil {
+			continue // turned away; what is still in flight was given up before
+		}
+		if s.tookSince(w.began) || !w.d.stalls.stall(s.target, w.began) {
+			return nil
+		}
+		why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: ErrStalled}
+	}
+	return w.p.why(why)
+}

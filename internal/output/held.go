@@ -1,0 +1,100 @@
+package output
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
+)
+
+// defaultHoldBudget is half of the tasks Fluent Bit can have outstanding in all its
+// outputs together (2,048; flb_engine: a chunk that waits for its retry is one).
+const defaultHoldBudget = "1024"
+
+// forgetHeld is when a chunk is taken for gone that has not come back: Fluent Bit's
+// scheduler waits 2,000 s at most by default (scheduler.cap), and drops chunks of its own
+// accord where its storage is full.
+const forgetHeld = 2 * time.Hour
+
+// held are the chunks that stay with Fluent Bit because their tenant's log group takes
+// nothing. Each is one of its tasks, and when those are used up nobody's logs move any
+// more: so there is a budget, of which each tenant in trouble has the same share.
+type held struct {
+	budget int // 0 means none
+	some   atomic.Bool
+
+	mu       sync.Mutex
+	chunks   map[delivery.Key]heldChunk
+	byTenant map[string]int
+}
+
+type heldChunk struct {
+	tenant string
+	seen   time.Time
+}
+
+func newHeld(budget int) *held {
+	return &held{budget: budget, chunks: map[delivery.Key]heldChunk{}, byTenant: map[string]int{}}
+}
+
+// keep reports whether a chunk may stay with Fluent Bit.
+func (h *held) keep(tenant string, key delivery.Key, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.chunks[key]; !ok {
+		if h.budget > 0 && len(h.chunks) >= h.budget {
+			h.sweep(now)
+		}
+		tenants := len(h.byTenant)
+		if h.byTenant[tenant] == 0 {
+			tenants++
+		}
+		// A tenant within its share may stay even where others have used up the rest;
+		// theirs go as they come back.
+		if h.budget > 0 && h.byTenant[tenant] >= max(1, h.budget/tenants) {
+			return false
+		}
+		h.byTenant[tenant]++
+	}
+	h.chunks[key] = heldChunk{tenant, now}
+	h.some.Store(true)
+	return true
+}
+
+// gone notes that a chunk does not come back.
+func (h *held) gone(key delivery.Key) {
+	if !h.some.Load() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forget(key)
+}
+
+func (h *held) forget(key delivery.Key) {
+	c, ok := h.chunks[key]
+	if !ok {
+		return
+	}
+	delete(h.chunks, key)
+	if h.byTenant[c.tenant]--; h.byTenant[c.tenant] == 0 {
+		delete(h.byTenant, c.tenant)
+	}
+	h.some.Store(len(h.chunks) > 0)
+}
+
+func (h *held) sweep(now time.Time) {
+	for key, c := range h.chunks {
+		if now.Sub(c.seen) > forgetHeld {
+			h.forget(key)
+		}
+	}
+}
+
+// len is how many chunks are held.
+func (h *held) len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.chunks)
+}
