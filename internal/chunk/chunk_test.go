@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -608,4 +609,39 @@ func TestARecordAllocatesNothing(t *testing.T) {
 		d.Decode(in, opts, &ev)
 		require.Zero(t, testing.AllocsPerRun(20, func() { d.Decode(in, opts, &ev) }))
 	}
+}
+
+// The eight bytes at a time of appendEscaped are held against one byte at a time.
+func TestEscapingIsTheSameOneByteAtATime(t *testing.T) {
+	slowly := func(s []byte) (out []byte, replaced bool) {
+		for i := 0; i < len(s); {
+			switch r, size := utf8.DecodeRune(s[i:]); {
+			case r == utf8.RuneError && size <= 1:
+				out, replaced = append(out, "\ufffd"...), true
+				i++
+			case r < 0x20 || r == '"' || r == '\\':
+				out = appendEscapedByte(out, byte(r))
+				i++
+			default:
+				out = append(out, s[i:i+size]...)
+				i += size
+			}
+		}
+		return out, replaced
+	}
+	piece := rapid.OneOf(
+		rapid.SliceOfN(rapid.Byte(), 0, 12),
+		rapid.Map(rapid.StringMatching(`[a-z0-9 ]{0,20}`), func(s string) []byte { return []byte(s) }),
+		rapid.SampledFrom([][]byte{[]byte(`"`), []byte(`\`), {0}, {0x1f}, {0x20}, {0x7f}, {0x80}, {0xff}, []byte("é"), []byte("漢字"), []byte("😀"), {0xe2, 0x82}, []byte("\n")}),
+	)
+	rapid.Check(t, func(rt *rapid.T) {
+		s := slices.Concat(rapid.SliceOf(piece).Draw(rt, "pieces")...)
+		before := []byte(rapid.StringN(0, 20, -1).Draw(rt, "before"))
+		room := slices.Grow(slices.Clone(before), rapid.IntRange(0, 100).Draw(rt, "room"))
+		want, bad := slowly(s)
+		got, replaced := appendEscaped(room, s)
+		if string(got) != string(before)+string(want) || bad != replaced {
+			rt.Fatalf("%q became %q, not %q", s, got, want)
+		}
+	})
 }

@@ -3,6 +3,8 @@ package chunk
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -13,48 +15,78 @@ const (
 	each80 = 0x8080808080808080
 )
 
-// plain reports whether none of the eight bytes needs a look: no control
-// character, no quote, no backslash, nothing outside ASCII. It may say no too
-// often, never yes wrongly.
-func plain(x uint64) bool {
+// special marks, by their highest bits, those of eight bytes that need a look: control
+// characters, quotes, backslashes, what is outside ASCII. The first that is marked is one,
+// and none before it; above it marks may be wrong, for a borrow runs upwards.
+func special(x uint64) uint64 {
 	quote := x ^ (each01 * '"')
 	slash := x ^ (each01 * '\\')
-	special := (x - each01*0x20) | (quote - each01) | (slash - each01) | x
-	return special&each80 == 0
+	return ((x - each01*0x20) | (quote - each01) | (slash - each01) | x) & each80
 }
 
 // appendEscaped appends s as the inside of a JSON string, without the quotes.
 // Bytes that are no UTF-8 become U+FFFD; replaced says that there were some.
 // CloudWatch takes nothing but UTF-8 (PutLogEvents is JSON 1.1).
 func appendEscaped(dst, s []byte) (out []byte, replaced bool) {
-	start := 0
-	for i := 0; i < len(s); {
-		if len(s)-i >= 8 && plain(binary.LittleEndian.Uint64(s[i:])) {
+	i := 0
+	for len(s)-i >= 8 {
+		n := len(dst)
+		if cap(dst)-n < 8 {
+			dst = slices.Grow(dst, len(s)-i+len(s)/8+8)
+		}
+		// Eight bytes are copied whatever they are; those behind the first that needs a
+		// look are written over.
+		x := binary.LittleEndian.Uint64(s[i:])
+		binary.LittleEndian.PutUint64(dst[n:n+8], x)
+		found := special(x)
+		if found == 0 {
+			dst = dst[:n+8]
 			i += 8
 			continue
 		}
-		c := s[i]
-		if c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\' {
+		k := bits.TrailingZeros64(found) / 8
+		dst = dst[:n+k]
+		i += k
+		if c := s[i]; c < utf8.RuneSelf {
+			dst = appendEscapedByte(dst, c)
 			i++
 			continue
 		}
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRune(s[i:])
-			if r != utf8.RuneError || size > 1 {
-				i += size
-				continue
-			}
+		var bad bool
+		dst, i, bad = appendRunes(dst, s, i)
+		replaced = replaced || bad
+	}
+	for i < len(s) {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			var bad bool
+			dst, i, bad = appendRunes(dst, s, i)
+			replaced = replaced || bad
+			continue
+		case c < 0x20 || c == '"' || c == '\\':
+			dst = appendEscapedByte(dst, c)
+		default:
+			dst = append(dst, c)
+		}
+		i++
+	}
+	return dst, replaced
+}
+
+// appendRunes appends what is outside ASCII, from s[i] to the next that is not.
+func appendRunes(dst, s []byte, i int) (out []byte, end int, replaced bool) {
+	start := i
+	for i < len(s) && s[i] >= utf8.RuneSelf {
+		r, size := utf8.DecodeRune(s[i:])
+		if r == utf8.RuneError && size <= 1 {
 			dst = append(dst, s[start:i]...)
 			dst = append(dst, "\ufffd"...)
 			replaced = true
-		} else {
-			dst = append(dst, s[start:i]...)
-			dst = appendEscapedByte(dst, c)
+			start = i + 1
 		}
-		i++
-		start = i
+		i += size
 	}
-	return append(dst, s[start:]...), replaced
+	return append(dst, s[start:i]...), i, replaced
 }
 
 func appendEscapedByte(dst []byte, c byte) []byte {

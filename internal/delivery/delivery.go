@@ -9,8 +9,10 @@ package delivery
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -212,34 +214,70 @@ func (d *Deliverer) Stats() Stats {
 	}
 }
 
+// Chunk is what a chunk is told from others by.
+type Chunk interface {
+	// Key is asked for only where something is remembered, or is to be.
+	Key() Key
+	// Sketch is the same for the same chunk, and mostly another for others. It is cheap.
+	Sketch() uint64
+}
+
 // Key identifies a chunk: Fluent Bit gives a chunk that is sent again no other id
 // than its bytes. A collision would lose events, so the hash is a cryptographic one.
 type Key [sha256.Size]byte
 
-// ChunkKey is the key of the chunk with this tag and these bytes.
-func ChunkKey(tag string, data []byte) Key {
-	h := sha256.New()
-	// A tag holds no NUL (it is a C string), so tag and data cannot be confused.
-	h.Write([]byte(tag))
-	h.Write([]byte{0})
-	h.Write(data)
-	var k Key
-	h.Sum(k[:0])
-	return k
+// Key is k itself.
+func (k Key) Key() Key { return k }
+
+// Sketch is some of it.
+func (k Key) Sketch() uint64 { return max(binary.LittleEndian.Uint64(k[:]), noSketch+1) }
+
+// noSketch is nobody's sketch: that of what was read from a file.
+const noSketch = 0
+
+// Bytes is a chunk by its tag and its bytes, which it does not change. It may not be used
+// after the flush it came with.
+type Bytes struct {
+	Tag  string
+	Data []byte
+
+	hashed bool
+	key    Key
+}
+
+// Key is a hash of tag and bytes.
+func (c *Bytes) Key() Key {
+	if !c.hashed {
+		h := sha256.New()
+		// A tag holds no NUL (it is a C string), so tag and data cannot be confused.
+		h.Write([]byte(c.Tag))
+		h.Write([]byte{0})
+		h.Write(c.Data)
+		h.Sum(c.key[:0])
+		c.hashed = true
+	}
+	return c.key
+}
+
+// Sketch is made from the tag and the number of bytes.
+func (c *Bytes) Sketch() uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(c.Tag))
+	return max(h.Sum64()^uint64(len(c.Data)), noSketch+1)
 }
 
 // Deliver returns nil once CloudWatch accepted every event of the chunk. targets
 // says where each Event.Dest goes; those of the zero Target go nowhere, and are done. On an error, or when ctx ends first, the events
-// not accepted yet are withdrawn and what was accepted is remembered under key, for
+// not accepted yet are withdrawn and what was accepted is remembered for
 // the next Deliver of the same chunk. events belongs to the caller again after
 // Deliver returns.
-func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, targets []Target) error {
+func (d *Deliverer) Deliver(ctx context.Context, c Chunk, events *chunk.Events, targets []Target) error {
 	if len(events.List) == 0 {
 		return nil
 	}
 	w := wait{d: d, began: d.cfg.Now(), leave: d.stalls.leave(), patience: d.cfg.Patience}
 	away := w.turn(targets)
-	w.p = d.take(key, events)
+	w.p = d.take(c, events)
 	p := w.p
 	w.senders = d.enqueue(p, events, targets, away)
 	err := w.until(ctx)
@@ -256,13 +294,13 @@ func (d *Deliverer) Deliver(ctx context.Context, key Key, events *chunk.Events, 
 		d.forget(p)
 		return nil
 	}
-	d.ledger.put(key, p)
+	d.ledger.put(c.Key(), p)
 	return err
 }
 
 // take finds what is known of the chunk, and notes when it first came.
-func (d *Deliverer) take(key Key, events *chunk.Events) *progress {
-	p := d.ledger.take(key, len(events.List), cuts(events))
+func (d *Deliverer) take(c Chunk, events *chunk.Events) *progress {
+	p := d.ledger.take(c, len(events.List), cuts(events))
 	if p.since.IsZero() {
 		p.since = d.cfg.Now()
 	}

@@ -721,6 +721,45 @@ func TestTheLedgerIsBounded(t *testing.T) {
 	// Another number of events means other rules for messages: not to be trusted.
 	l.take(Key{3}, 2, 0)
 	require.Equal(t, 4, evicted)
+	l.take(Key{4}, 1, 0)
+	require.Zero(t, l.size)
+	require.Empty(t, l.sketches)
+}
+
+func TestAChunkIsHashedOnlyWhereSomethingLikeItIsRemembered(t *testing.T) {
+	fail := true
+	l := &logsFunc{t: t, answer: func(context.Context, put) (awsclient.Rejected, error) {
+		if fail {
+			return awsclient.Rejected{}, apiError("AccessDeniedException")
+		}
+		return awsclient.Rejected{}, nil
+	}}
+	d := closed(t, New(l, Config{Log: quiet}))
+	hashed := func(c *Bytes) bool { return c.hashed }
+	deliver := func(tag, data string) (*Bytes, error) {
+		c := &Bytes{Tag: tag, Data: []byte(data)}
+		return c, d.Deliver(context.Background(), c, numbered(2), here)
+	}
+	c, err := deliver("a", "12")
+	require.Error(t, err)
+	require.True(t, hashed(c), "it is remembered under its key")
+	fail = false
+	for _, other := range [][2]string{{"b", "12"}, {"a", "123"}} {
+		c, err = deliver(other[0], other[1])
+		require.NoError(t, err)
+		require.False(t, hashed(c))
+	}
+	for range 2 { // alike, but another; then the one that is remembered
+		c, err = deliver("a", "13")
+		require.NoError(t, err)
+		require.True(t, hashed(c))
+	}
+	c, err = deliver("a", "12")
+	require.NoError(t, err)
+	require.True(t, hashed(c))
+	c, err = deliver("a", "12")
+	require.NoError(t, err)
+	require.False(t, hashed(c), "nothing is remembered any more")
 }
 
 func BenchmarkBatch(b *testing.B) {

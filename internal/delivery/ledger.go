@@ -18,10 +18,14 @@ type ledger struct {
 	evicted func(*progress)
 	full    int
 	size    int
+	// sketches says of how many entries each is the sketch; those read from a file have
+	// none. Hashing a chunk costs more than anything else that is done with all its bytes,
+	// and nearly always nothing is remembered of it.
+	sketches map[uint64]int
 }
 
 func newLedger(size int, evicted func(*progress)) *ledger {
-	l := &ledger{evicted: evicted, full: size}
+	l := &ledger{evicted: evicted, full: size, sketches: map[uint64]int{}}
 	// Evictions are counted here, by hand: a key can hold several entries.
 	c, err := lru.New[Key, []*progress](size)
 	if err != nil {
@@ -55,17 +59,22 @@ func cuts(events *chunk.Events) uint64 {
 // take gives out the entry of a chunk, or a new one. An entry that does not have as
 // many events, or has records cut elsewhere, can't be trusted to count the same ones
 // (the rules for messages changed meanwhile); the chunk is then sent whole.
-func (l *ledger) take(key Key, events int, cuts uint64) *progress {
+func (l *ledger) take(c Chunk, events int, cuts uint64) *progress {
+	fresh := newProgress(events)
+	fresh.cuts, fresh.sketch = cuts, c.Sketch()
+	if !l.may(fresh.sketch) {
+		return fresh
+	}
+	key := c.Key()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fresh := newProgress(events)
-	fresh.cuts = cuts
 	list, ok := l.entries.Peek(key)
 	if !ok {
 		return fresh
 	}
 	p := list[len(list)-1]
-	l.size--
+	l.left(p)
+	p.sketch = fresh.sketch
 	if len(list) == 1 {
 		l.entries.Remove(key)
 	} else {
@@ -86,14 +95,30 @@ func (l *ledger) put(key Key, p *progress) {
 		if !ok {
 			break
 		}
-		l.size -= len(list)
 		for _, p := range list {
+			l.left(p)
 			l.evicted(p)
 		}
 	}
 	list, _ := l.entries.Peek(key)
 	l.entries.Add(key, append(list, p))
 	l.size++
+	l.sketches[p.sketch]++
+}
+
+// may reports whether a chunk with this sketch may be remembered.
+func (l *ledger) may(sketch uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sketches[sketch] > 0 || l.sketches[noSketch] > 0
+}
+
+// left notes that an entry is not remembered any more. The caller holds the lock.
+func (l *ledger) left(p *progress) {
+	l.size--
+	if l.sketches[p.sketch]--; l.sketches[p.sketch] == 0 {
+		delete(l.sketches, p.sketch)
+	}
 }
 
 // len is how many chunks are remembered.

@@ -330,6 +330,13 @@ func (m *model) live(workers int, ends time.Duration, kill bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // longer than any call
 	defer cancel()
 	p.d.Close(ctx)
+	sketches := 0
+	for _, n := range p.d.ledger.sketches {
+		sketches += n
+	}
+	if sketches != p.d.ledger.size {
+		m.broken("%d sketches of %d entries", sketches, p.d.ledger.size)
+	}
 	if !kill {
 		m.counts.restarts++
 		if _, err := p.d.Save(m.file, "model"); err != nil {

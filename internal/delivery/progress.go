@@ -34,7 +34,8 @@ const (
 type progress struct {
 	since time.Time // when the chunk was first handed over; never changed
 	// cuts says where records are cut that are too long for one event; never changed.
-	cuts uint64
+	cuts   uint64
+	sketch uint64 // the chunk's; noSketch until it came back where it was read from a file
 
 	mu     sync.Mutex
 	state  []state

@@ -63,10 +63,11 @@ func (h *held) keep(tenant string, key delivery.Key, now time.Time) bool {
 }
 
 // gone notes that a chunk does not come back.
-func (h *held) gone(key delivery.Key) {
+func (h *held) gone(c delivery.Chunk) {
 	if !h.some.Load() {
 		return
 	}
+	key := c.Key()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(key)

@@ -158,7 +158,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
-	c := handed{tag: tag, data: data}
+	c := delivery.Bytes{Tag: tag, Data: data}
 	v := i.view.Load()
 	// Before any work on the chunk: an outage may last, and chunks come again and again.
 	if err := i.queue.TurnedAway(delivery.Target{}); err != nil {
@@ -175,10 +175,10 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 		for n := range dests {
 			targets[n] = dests[n].target
 		}
-		if err := i.queue.Deliver(ctx, c.key(), &w.events, targets); err != nil {
+		if err := i.queue.Deliver(ctx, &c, &w.events, targets); err != nil {
 			return i.retry(tag, err)
 		}
-		i.held.gone(c.key())
+		i.held.gone(&c)
 		for _, t := range targets {
 			if t != (delivery.Target{}) {
 				i.accounts.of(t.Role).groups.Used(v.spec(t.Group))
@@ -189,21 +189,6 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	i.count(dests, &w.events)
 	i.told(tag, data, &w.events)
 	return OK
-}
-
-// handed is a chunk as Fluent Bit gave it.
-type handed struct {
-	tag    string
-	data   []byte
-	hashed bool
-	hash   delivery.Key
-}
-
-func (c *handed) key() delivery.Key {
-	if !c.hashed {
-		c.hash, c.hashed = delivery.ChunkKey(c.tag, c.data), true
-	}
-	return c.hash
 }
 
 // work is the memory of one flush.
@@ -238,7 +223,7 @@ var errHeld = errors.New("held")
 
 // destination is where records of a route go at the moment: home, or where on_failure
 // says while the group does not take events. An error says that they stay with Fluent Bit.
-func (i *Instance) destination(v *view, r *route, c *handed) (dest, error) {
+func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, error) {
 	d := dest{target: r.target, tenant: r.tenant, outcome: telemetry.Delivered, note: r.note, emf: r.emf}
 	if r.kind == tenancy.KindUnrouted {
 		d.outcome = telemetry.Unrouted
@@ -260,13 +245,13 @@ func (i *Instance) destination(v *view, r *route, c *handed) (dest, error) {
 		return d, away
 	}
 	if away != nil {
-		if i.held.keep(r.tenant, c.key(), i.env.Now()) {
+		if i.held.keep(r.tenant, c.Key(), i.env.Now()) {
 			return d, &delivery.Error{Target: r.target, Class: awsclient.ClassRetryable, Err: fmt.Errorf("%w: %s", away, reason)}
 		}
 		i.limited(slog.LevelError, "hold_budget "+r.target.Group, "hold_budget is used up: chunks of a log group that takes nothing are not held any more",
 			"group", r.target.Group, "reason", reason, "hold_budget", i.opts.HoldBudget, "on_failure", onFailure)
 	}
-	i.held.gone(c.key())
+	i.held.gone(c)
 	if onFailure == onFailureQuarantine {
 		d.target = delivery.Target{Group: v.router.QuarantineGroup(r.tenant), Stream: r.target.Stream}
 		d.outcome, d.emf = telemetry.Quarantined, false
@@ -279,18 +264,18 @@ func (i *Instance) destination(v *view, r *route, c *handed) (dest, error) {
 
 // decode turns the chunk into events and says where they go. An error says that the chunk
 // stays with Fluent Bit for now.
-func (i *Instance) decode(w *work, v *view, c *handed) (dests []dest, err error) {
+func (i *Instance) decode(w *work, v *view, c *delivery.Bytes) (dests []dest, err error) {
 	now := i.env.Now()
 	opts := chunk.Options{LogKey: i.opts.LogKey, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
 	if i.opts.Identity == "tag" {
-		r := v.route(c.tag)
+		r := v.route(c.Tag)
 		d, err := i.destination(v, r, c)
 		if err != nil {
 			return nil, err
 		}
 		opts.Identity, opts.AllowEMF, opts.Note = r.identity, d.emf, d.note
 		opts.Oldest = now.Add(-r.retention).UnixMilli()
-		w.decoder.Decode(c.data, opts, &w.events)
+		w.decoder.Decode(c.Data, opts, &w.events)
 		return []dest{d}, nil
 	}
 	// identity record: one chunk, many destinations. To hold one of them would hold the
@@ -308,7 +293,7 @@ func (i *Instance) decode(w *work, v *view, c *handed) (dests []dest, err error)
 		}
 		return r.identity, at, dests[at].note
 	}
-	w.decoder.Decode(c.data, opts, &w.events)
+	w.decoder.Decode(c.Data, opts, &w.events)
 	return dests, nil
 }
 
