@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -54,7 +55,15 @@ const sessionName = "eks-tenant-logs"
 // controlAttempts is how often the SDK tries a call that creates or describes
 // something. PutLogEvents is never tried again by the SDK: every attempt must be
 // seen by the one who accounts for what was delivered.
-const controlAttempts = 6
+const controlAttempts = 8
+
+// controlBackoff is the wait before another attempt at such a call, attempt counting from 0.
+// The SDK's own begins with up to a second, which a flush spends for each of the four calls
+// that make a group and its stream. What is throttled again waits longer, up to 6 s.
+func controlBackoff(attempt int, _ error) (time.Duration, error) {
+	most := min(50*time.Millisecond<<min(attempt, 10), 10*time.Second)
+	return most/4 + rand.N(most*3/4), nil
+}
 
 // controlConns is the room for calls other than PutLogEvents: a group must be
 // created even while every put hangs.
@@ -100,7 +109,10 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	opts := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(httpClient),
 		config.WithRetryer(func() aws.Retryer {
-			return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = controlAttempts })
+			return retry.NewStandard(func(o *retry.StandardOptions) {
+				o.MaxAttempts = controlAttempts
+				o.Backoff = retry.BackoffDelayerFunc(controlBackoff)
+			})
 		}),
 	}
 	if c.Region != "" {

@@ -60,7 +60,7 @@ type Config struct {
 	// AttemptTimeout bounds one PutLogEvents call; 0 means 15 s.
 	AttemptTimeout time.Duration
 	// Patience is how long a Deliver waits for streams that take nothing while others do;
-	// 0 means 3 s.
+	// 0 means 2 s.
 	Patience time.Duration
 	// LedgerSize is how many chunks that were partly delivered are remembered; 0 means 4,096.
 	LedgerSize int
@@ -84,7 +84,7 @@ type Config struct {
 	Stalled func(t Target, stalled bool)
 	Down    func(down bool)
 	// Trial is the wait before trial n (from 0) of what is stalled or down; nil means
-	// doubling from 1 s to 30 s, half of it by chance.
+	// doubling from 1 s to 10 s, half of it by chance.
 	Trial func(n int) time.Duration
 	// Now and Backoff replace the clock and the wait before attempt n (from 1).
 	Now     func() time.Time
@@ -167,10 +167,10 @@ func New(logs Logs, cfg Config) *Deliverer {
 	return d
 }
 
-// backoff doubles from 100 ms to 5 s, with half of it left to chance so that nodes
+// backoff doubles from 50 ms to 5 s, with half of it left to chance so that nodes
 // throttled together do not come back together.
 func backoff(n int) time.Duration {
-	d := min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)
+	d := min(50*time.Millisecond<<min(n-1, 10), 5*time.Second)
 	return d/2 + rand.N(d/2)
 }
 

@@ -29,10 +29,10 @@ var ErrDown = errors.New("CloudWatch Logs is out of reach")
 // Neither is quarantined: nothing says that it will last.
 const (
 	// patience is how long a flush waits for a group that takes nothing.
-	patience = 3 * time.Second
-	// trialPatience is the same for a trial: what CloudWatch needs for an answer, a few
-	// times over.
-	trialPatience = time.Second
+	patience = 2 * time.Second
+	// trialPatience is the same for a trial. An answer that comes later counts as well: the
+	// call goes on without the flush.
+	trialPatience = 250 * time.Millisecond
 	// downAfter and downFailures are what an outage is told by: failures without a
 	// success between them, over this long, at least this many.
 	downAfter    = 2 * time.Second
@@ -81,7 +81,7 @@ func newStalls(log *slog.Logger, now func() time.Time) *stalls {
 	return &stalls{
 		log: log, now: now, groups: map[groupKey]*stall{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, left: make(chan struct{}),
 		trial: func(n int) time.Duration {
-			d := min(time.Second<<min(n, 10), 30*time.Second)
+			d := min(time.Second<<min(n, 10), 10*time.Second)
 			return d/2 + rand.N(d/2)
 		},
 	}
