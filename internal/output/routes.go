@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"time"
+	"unsafe"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -129,10 +130,12 @@ func (v *view) claimed(c chunk.Claim) *route {
 		len(c.PodUID) > maxUID || len(c.ContainerID) > maxContainerID || len(c.Host) > maxSubdomain {
 		return v.nobody
 	}
-	key := claim{string(c.Namespace), string(c.Pod), string(c.Container), string(c.PodUID), string(c.ContainerID), string(c.Host)}
-	if r, ok := v.claims.Get(key); ok {
+	// To be looked up by only: the bytes are the flush's.
+	look := claim{still(c.Namespace), still(c.Pod), still(c.Container), still(c.PodUID), still(c.ContainerID), still(c.Host)}
+	if r, ok := v.claims.Get(look); ok {
 		return r
 	}
+	key := claim{string(c.Namespace), string(c.Pod), string(c.Container), string(c.PodUID), string(c.ContainerID), string(c.Host)}
 	to := v.router.RouteSource(tenancy.Source{
 		Namespace: key.namespace, Pod: key.pod, Container: key.container, PodUID: key.podUID, ContainerID: key.containerID,
 	})
@@ -143,6 +146,9 @@ func (v *view) claimed(c chunk.Claim) *route {
 	v.claims.Add(key, r)
 	return r
 }
+
+// still is bytes as a string without a copy, for as long as nobody changes them.
+func still(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // prepare turns a route into what a flush needs. host is the node the records are from.
 func (v *view) prepare(to tenancy.Route, host string) *route {
