@@ -54,8 +54,11 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 		return err
 	}
 	args := []string{"-c", conf}
-	if r.Output == "" {
+	switch {
+	case r.Output == "":
 		args = append(args, "-e", r.Plugin)
+	case r.Load != "":
+		args = append(args, "-e", r.Load)
 	}
 	cmd := exec.Command(e.Binary, args...)
 	cmd.Env = append(os.Environ(), r.Env...)
@@ -145,6 +148,12 @@ func (e FluentBit) Config(r Run, dir string) (string, error) {
 		service.add("storage.path", dir+"/storage")
 		service.add("storage.sync", "full")
 		tail.add("storage.type", "filesystem")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Input)) {
+		tail.keys = slices.DeleteFunc(tail.keys, func(k [2]string) bool { return k[0] == name })
+		if v := r.Input[name]; v != "" {
+			tail.add(name, v)
+		}
 	}
 	sections := []section{service, tail}
 	if r.ParseJSON {

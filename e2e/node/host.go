@@ -17,7 +17,7 @@ func (Host) Name() string { return "host" }
 
 // Ship implements Engine.
 func (e Host) Ship(ctx context.Context, r Run) error {
-	if r.Output != "" || r.Filters != "" || r.State != "" || r.YAML || r.Service != nil || r.Used != nil {
+	if r.Output != "" || r.Input != nil || r.Filters != "" || r.State != "" || r.YAML || r.Service != nil || r.Used != nil {
 		return errors.New("the host has neither filters nor outputs nor storage nor formats of its own")
 	}
 	workers := r.Workers

@@ -161,8 +161,14 @@ type Run struct {
 	Log io.Writer
 	// Kubernetes is put in front of the outputs, for engines that have filters.
 	Filters string
-	// Output replaces the plugin by another of the engine's own, whole section lines.
+	// Output replaces the plugin by another of the engine's own, whole section lines; or by
+	// the one of Load.
 	Output string
+	// Load is another plugin's .so, for Output.
+	Load string
+	// Input are keys of the input that replace tail's usual ones; an empty value leaves a
+	// key out. Fluent Bit's alone.
+	Input map[string]string
 	// State is a folder kept from one run to the next: what was read, and chunks in
 	// filesystem storage. Empty means that nothing is kept. Fluent Bit's alone.
 	State string

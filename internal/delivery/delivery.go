@@ -118,6 +118,7 @@ type Deliverer struct {
 	cfg    Config
 	ledger *ledger
 	slots  *slots
+	known  *streams
 
 	breaker *Breaker
 	stalls  *stalls
@@ -154,7 +155,7 @@ func New(logs Logs, cfg Config) *Deliverer {
 	if cfg.Backoff == nil {
 		cfg.Backoff = backoff
 	}
-	d := &Deliverer{logs: logs, cfg: cfg, slots: newSlots(cfg.MaxInFlight), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
+	d := &Deliverer{logs: logs, cfg: cfg, slots: newSlots(cfg.MaxInFlight), known: newStreams(), senders: map[Target]*sender{}, open: map[*progress]struct{}{}}
 	d.ledger = newLedger(cfg.LedgerSize, func(p *progress) { d.evicted.Add(1); d.forget(p) })
 	d.breaker = newBreaker(cfg.Log, cfg.Now, cfg.Probe)
 	d.breaker.told, d.breaker.guard = cfg.Tripped, cfg.Guard
@@ -360,7 +361,7 @@ func (d *Deliverer) sender(t Target, it item) *sender {
 	defer d.mu.Unlock()
 	s := d.senders[t]
 	if s == nil {
-		s = &sender{d: d, target: t, wake: make(chan struct{}, 1)}
+		s = &sender{d: d, target: t, wake: make(chan struct{}, 1), proven: d.known.there(t)}
 		d.senders[t] = s
 		d.running.Add(1)
 		go s.run()

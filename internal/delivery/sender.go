@@ -42,6 +42,8 @@ type sender struct {
 	notBefore time.Time
 	creations int  // in a row without a put that worked
 	proven    bool // a put has worked: the stream is there
+	asked     bool // it was created or put to by this sender
+	guessed   bool // it was created before anything was put
 	// suspects is how many events at the queue's front were in a batch that CloudWatch
 	// calls invalid, one of them being the reason.
 	suspects int
@@ -151,8 +153,35 @@ func (s *sender) idle() bool {
 	return len(s.flying) == 0
 }
 
+// prepare creates a stream before its first put where it is probably missing. It reports
+// false where that failed, and everything that waits for it has been given back.
+func (s *sender) prepare() bool {
+	s.mu.Lock()
+	create := !s.proven && !s.asked && s.d.known.createFirst()
+	s.asked, s.guessed = true, s.guessed || create
+	s.mu.Unlock()
+	if !create {
+		return true
+	}
+	e := s.ensure()
+	if e == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = false
+	for _, it := range s.queue {
+		it.p.fail(it.events, e)
+	}
+	s.queue = nil
+	return false
+}
+
 // next starts one call with what may go.
 func (s *sender) next() {
+	if !s.prepare() {
+		return
+	}
 	// The slot comes before the batch: what arrives while waiting for it joins.
 	if !s.d.slots.take(s.d.ctx.Done(), s.target.key()) {
 		s.abandon(context.Canceled)
@@ -340,6 +369,9 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	// An event becomes queued and enters the queue in one step, for withdraw.
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.proven {
+		s.d.known.found(s.target, !s.guessed && s.creations == 0)
+	}
 	s.failures, s.creations, s.notBefore, s.proven = 0, 0, time.Time{}, true
 	s.took = s.d.cfg.Now()
 	s.suspects = max(0, s.suspects-n)
@@ -398,21 +430,32 @@ func (s *sender) failed(b *batch, err error) {
 // the reason, it may last: the flush gives its thread back meanwhile, for the others'
 // chunks.
 func (s *sender) missing(b *batch, e *Error) {
-	ctx, cancel := context.WithTimeout(s.d.ctx, time.Minute)
-	defer cancel()
-	began := s.d.cfg.Now()
-	if err := s.d.logs.EnsureStream(ctx, s.target); err != nil {
-		if awsclient.Classify(err) == awsclient.ClassRetryable {
-			s.d.stalls.failed(s.target, began, err)
-		}
-		s.d.breaker.failed(s.target, err)
-		s.drop(b, &Error{Target: s.target, Class: awsclient.Classify(err), Err: err})
+	s.d.known.lost(s.target)
+	if failed := s.ensure(); failed != nil {
+		s.drop(b, failed)
 		return
 	}
 	if !s.again(b) {
 		s.d.breaker.failed(s.target, e)
 		s.drop(b, e)
 	}
+}
+
+// ensure creates the stream, and its group where that is allowed.
+func (s *sender) ensure() *Error {
+	ctx, cancel := context.WithTimeout(s.d.ctx, time.Minute)
+	defer cancel()
+	began := s.d.cfg.Now()
+	err := s.d.logs.EnsureStream(ctx, s.target)
+	if err == nil {
+		return nil
+	}
+	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
+	if e.Class == awsclient.ClassRetryable {
+		s.d.stalls.failed(s.target, began, err)
+	}
+	s.d.breaker.failed(s.target, err)
+	return e
 }
 
 // again queues a batch whose stream was created, unless that happened too often.
