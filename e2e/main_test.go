@@ -6,9 +6,12 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -156,4 +159,30 @@ func options(cw *node.CloudWatch, more ...string) map[string]string {
 // arrived says whether n events have been accepted.
 func arrived(s *fakeaws.Server, n int) func() bool {
 	return func() bool { return s.Accepted() >= n }
+}
+
+// metric is the sum of a metric's values at /metrics; empty where there is none.
+func metric(address, name string) string {
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return ""
+	}
+	sum, found := 0.0, false
+	for _, line := range strings.Split(string(text), "\n") {
+		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
+			v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err == nil {
+				sum, found = sum+v, true
+			}
+		}
+	}
+	if !found {
+		return ""
+	}
+	return strconv.FormatFloat(sum, 'f', -1, 64)
 }

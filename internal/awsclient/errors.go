@@ -2,6 +2,7 @@ package awsclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -133,6 +134,26 @@ func Classify(err error) Class {
 		return ClassCanceled
 	}
 	return ClassRetryable
+}
+
+// Unanswered reports whether a call that failed may have been carried out all the same: it
+// was sent, or may have been, and no answer came.
+func Unanswered(err error) bool {
+	var credentials *CredentialsError
+	var answer *smithyhttp.ResponseError
+	var dns *net.DNSError
+	var op *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
+	case err == nil, errors.As(err, &credentials), errors.As(err, &dns), errors.As(err, &certificate), errors.As(err, &record):
+		return false
+	case errors.As(err, &answer) && answer.Response != nil && answer.HTTPStatusCode() != 0:
+		return false
+	case errors.As(err, &op) && op.Op == "dial":
+		return false
+	}
+	return true
 }
 
 // CredentialsError says that no usable credentials were found, or that a role could

@@ -84,7 +84,7 @@ type Config struct {
 	Stalled func(t Target, stalled bool)
 	Down    func(down bool)
 	// Trial is the wait before trial n (from 0) of what is stalled or down; nil means
-	// doubling from 1 s to 10 s, half of it by chance.
+	// doubling from 1 s to 5 s, half of it by chance.
 	Trial func(n int) time.Duration
 	// Now and Backoff replace the clock and the wait before attempt n (from 1).
 	Now     func() time.Time
@@ -110,6 +110,9 @@ type Put struct {
 	// Events were in the call; Bytes is their size as CloudWatch counts it, Wire the
 	// body's as it was sent.
 	Events, Bytes, Wire int
+	// Unanswered: no answer came, so that CloudWatch may have accepted the events; they
+	// are sent again, and may then be there twice.
+	Unanswered bool
 }
 
 // Deliverer delivers the chunks of one instance. It may be used by many goroutines.

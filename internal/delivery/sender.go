@@ -274,7 +274,7 @@ func (s *sender) put(b *batch) (rejected awsclient.Rejected, err error) {
 	rejected, err = d.logs.Put(ctx, s.target, body, b.count())
 	if d.cfg.Observe != nil {
 		d.cfg.Observe(Put{Target: s.target, Class: awsclient.Classify(err), Took: time.Since(start),
-			Events: b.count(), Bytes: b.size, Wire: len(body.Bytes)})
+			Events: b.count(), Bytes: b.size, Wire: len(body.Bytes), Unanswered: awsclient.Unanswered(err)})
 	}
 	return rejected, err
 }

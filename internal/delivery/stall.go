@@ -81,7 +81,7 @@ func newStalls(log *slog.Logger, now func() time.Time) *stalls {
 	return &stalls{
 		log: log, now: now, groups: map[groupKey]*stall{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, left: make(chan struct{}),
 		trial: func(n int) time.Duration {
-			d := min(time.Second<<min(n, 10), 10*time.Second)
+			d := min(time.Second<<min(n, 10), 5*time.Second)
 			return d/2 + rand.N(d/2)
 		},
 	}

@@ -20,6 +20,9 @@ func (i *Instance) observe(p delivery.Put) {
 	tenant, own := i.view.Load().router.TenantOf(p.Target.Group)
 	// What quarantine takes is no success of the platform's group.
 	arrived := p.Class == awsclient.ClassNone && (own || p.Target.Group == i.opts.PlatformLogGroup)
+	if p.Unanswered {
+		i.metrics.Unanswered(tenant, p.Events)
+	}
 	i.metrics.Put(tenant, p.Class.String(), arrived, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
 }
 

@@ -31,7 +31,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	records, recordBytes, changes    *prometheus.CounterVec
-	discarded                        *prometheus.CounterVec
+	discarded, unanswered            *prometheus.CounterVec
 	flushes, puts, wire              *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
@@ -65,6 +65,7 @@ func NewMetrics() *Metrics {
 	m.recordBytes = counter("record_bytes_total", "Bytes of these records' messages; of malformed ones, bytes of the chunk that could not be read.", "tenant", "outcome")
 	m.changes = counter("record_changes_total", "Records that were delivered with a change, which the message tells.", "tenant", "change")
 	m.discarded = counter("rejected_events_dropped_total", "Events that CloudWatch itself rejected for their time and late_events drop dropped; their records are among those delivered.", "tenant")
+	m.unanswered = counter("unanswered_events_total", "Events in PutLogEvents calls that got no answer: CloudWatch may have accepted them, and they are sent again.", "tenant")
 	m.flushes = counter("flushes_total", "Chunks Fluent Bit handed over, by the answer: ok, or retry, where Fluent Bit keeps the chunk.", "result")
 	m.puts = counter("put_requests_total", "PutLogEvents calls by the class of their answer.", "class")
 	m.wire = counter("put_wire_bytes_total", "Bytes of request bodies as sent, compressed where they were.")
@@ -245,6 +246,13 @@ func (o *Output) Change(tenant, change string, records int) {
 func (o *Output) Discarded(tenant string, events int) {
 	if o != nil {
 		o.m.discarded.WithLabelValues(o.name, o.m.tenant(tenant)).Add(float64(events))
+	}
+}
+
+// Unanswered counts events in a call that got no answer: they may arrive twice.
+func (o *Output) Unanswered(tenant string, events int) {
+	if o != nil {
+		o.m.unanswered.WithLabelValues(o.name, o.m.tenant(tenant)).Add(float64(events))
 	}
 }
 
