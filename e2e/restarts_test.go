@@ -1,0 +1,74 @@
+package e2e
+
+import (
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+)
+
+// Promises 3 and 4 over the end of the process. They need an engine that keeps what it
+// read and what it has not delivered: a real Fluent Bit with filesystem storage.
+
+// restarted ships a node's lines in two lives of Fluent Bit: the first ends when part of
+// them has arrived, by a signal or killed.
+func restarted(t *testing.T, kill bool, cfg fakeaws.Config, grace time.Duration, opts ...string) (twice int, log string) {
+	e := onFluentBit(t)
+	cw, s := standIn(t, cfg)
+	n := newNode(t)
+	want := writeNumbered(t, n, 30, 2000)
+	buffer := newLog(t)
+	var process *os.Process
+	run := node.Run{
+		Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: buffer, State: t.TempDir(), Grace: grace,
+		Options: options(cw, append(opts, "state_path", t.TempDir())...), Started: func(p *os.Process) { process = p },
+	}
+	var once sync.Once
+	run.Until = func() bool {
+		if s.Accepted() < len(want)/3 {
+			return false
+		}
+		if kill {
+			once.Do(func() { require.NoError(t, process.Kill()) })
+			return false // Ship says that it ended
+		}
+		return true
+	}
+	err := e.Ship(within(t, time.Minute), run)
+	if kill {
+		require.ErrorContains(t, err, "ended by itself")
+	} else {
+		require.NoError(t, err)
+	}
+	first := s.Accepted()
+	run.Grace = 0
+	run.Until = func() bool { return len(numbers(t, s)) == len(want) }
+	require.NoError(t, e.Ship(within(t, 2*time.Minute), run))
+	twice = requireThere(t, want, numbers(t, s))
+	t.Logf("%d of %d lines arrived before the end; %d twice after the restart", first, len(want), twice)
+	return twice, buffer.String()
+}
+
+func TestRestartWithAnsweringCloudWatchBringsEachLineOnce(t *testing.T) {
+	twice, _ := restarted(t, false, fakeaws.Config{Latency: 20 * time.Millisecond}, 10*time.Second)
+	require.Zero(t, twice)
+}
+
+// A backlog that Grace does not suffice for: what was not delivered is kept and comes again;
+// what finishes after Grace ran out is remembered in state_path.
+func TestRestartWithABacklogBeyondGraceLosesNothing(t *testing.T) {
+	twice, _ := restarted(t, false, fakeaws.Config{Latency: 400 * time.Millisecond}, time.Second, "max_in_flight", "2", "flush_timeout", "3s")
+	t.Logf("twice: %d; what Fluent Bit did not hear of before it ended", twice)
+}
+
+func TestKilledFluentBitLosesNothing(t *testing.T) {
+	twice, _ := restarted(t, true, fakeaws.Config{Latency: 20 * time.Millisecond}, 0)
+	// At most what was delivered and not acknowledged: a chunk for each of four workers, of
+	// lines of 230 bytes in chunks of up to 2 MB.
+	require.LessOrEqual(t, twice, 4*2<<20/230)
+}
