@@ -11,8 +11,18 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
-// exitUnknown: the question could not be answered.
-const exitUnknown = 2
+// Exit codes, other than 0.
+const (
+	// exitFound: the answer is that something is not as it should be.
+	exitFound = 1
+	// exitUnknown: the question could not be answered.
+	exitUnknown = 2
+)
+
+// exitError ends the process with a code of its own; all there is to say was said.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{
@@ -21,7 +31,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(routeCommand())
+	cmd.AddCommand(routeCommand(), replayCommand())
 	return cmd
 }
 
@@ -36,9 +46,9 @@ type answer struct {
 }
 
 func routeCommand() *cobra.Command {
-	var file, source, prefix, output, template string
+	var output string
 	var tagPrefixes []string
-	names := tenancy.DefaultNames()
+	var flags routingFlags
 	cmd := &cobra.Command{
 		Use:   "route <tag>",
 		Short: "Say where the lines of a Fluent Bit tag go, and why",
@@ -47,45 +57,21 @@ func routeCommand() *cobra.Command {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output %q is neither table nor json", output)
 			}
-			mode, err := tenancy.ParseMode(source)
-			if err != nil {
-				return fmt.Errorf("--tenant-source: %w", err)
-			}
 			parser, err := tenancy.NewTagParser(tagPrefixes)
 			if err != nil {
 				return fmt.Errorf("--tag-prefix: %w", err)
 			}
-			checked, err := tenancy.NewNames(names.TenantPrefix, names.PlatformGroup, names.QuarantinePrefix)
+			to, err := flags.read()
 			if err != nil {
 				return err
 			}
-			stream, err := tenancy.ParseStreamTemplate(template)
-			if err != nil {
-				return fmt.Errorf("--log-stream-template: %w", err)
-			}
-			o := tenancy.RegistryOptions{Mode: mode, NamespacePrefix: prefix}
-			var registry *tenancy.Registry
-			if file == "" {
-				registry, err = tenancy.NewRegistry(o)
-			} else {
-				registry, err = tenancy.LoadRegistry(file, o)
-			}
-			if err != nil {
-				return err
-			}
-			r := tenancy.NewRouter(parser, registry, checked, stream, "<node>").Route(args[0])
-			return write(cmd.OutOrStdout(), output, explain(args[0], r, mode))
+			r := tenancy.NewRouter(parser, to.registry, to.names, to.template, "<node>").Route(args[0])
+			return write(cmd.OutOrStdout(), output, explain(args[0], r, to.mode))
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&file, "tenants-file", "", "the plugin's tenants_file")
-	f.StringVar(&source, "tenant-source", "prefix", "prefix or registry, as the plugin's tenant_source")
-	f.StringVar(&prefix, "namespace-prefix", tenancy.DefaultNamespacePrefix, "the plugin's namespace_prefix")
+	flags.add(cmd)
 	f.StringSliceVar(&tagPrefixes, "tag-prefix", nil, "the plugin's tag_prefix")
-	f.StringVar(&template, "log-stream-template", tenancy.DefaultStreamTemplate, "the plugin's log_stream_template")
-	f.StringVar(&names.TenantPrefix, "log-group-prefix", names.TenantPrefix, "the plugin's log_group_prefix")
-	f.StringVar(&names.PlatformGroup, "platform-log-group", names.PlatformGroup, "the plugin's platform_log_group")
-	f.StringVar(&names.QuarantinePrefix, "quarantine-log-group-prefix", names.QuarantinePrefix, "the plugin's quarantine_log_group_prefix")
 	f.StringVarP(&output, "output", "o", "table", "table or json")
 	return cmd
 }

@@ -292,3 +292,8 @@ func (m bodyMiddleware) HandleSerialize(ctx context.Context, in middleware.Seria
 	in.Request = req
 	return next.HandleSerialize(ctx, in)
 }
+
+// ServerTime is AWS's clock in an answer, to the second; false where it did not say.
+func ServerTime(answer middleware.Metadata) (time.Time, bool) {
+	return awsmiddleware.GetServerTime(answer)
+}

@@ -8,7 +8,7 @@ import (
 // message is cut at the same places whatever is said about it.
 const CopyReserve = 256
 
-// Copied adds to ev the event, or the numbered parts, of a message that is copied from
+// Copied adds the event, or the numbered parts, of a message that is copied from
 // quarantine to its own group, at the time at. replay is told what the part is (0: the
 // message is not cut) and answers the member `replay` of its `_tenantlogs`, at most 128
 // bytes that need no escape in JSON. Where at is not the event's own time, original,
@@ -18,13 +18,13 @@ const CopyReserve = 256
 // the message is a record; everything else stays byte for byte. What is neither (raw
 // text) is wrapped as {"log":…}; what is too long then is cut as {"record":…}, {"log":…}
 // where it is raw.
-func (ev *Events) Copied(message []byte, original, at int64, replay func(part int) string) {
+func (e *Events) Copied(message []byte, original, at int64, replay func(part int) string) {
 	index := 0
-	if n := len(ev.List); n > 0 {
-		index = ev.List[n-1].Record + 1
+	if n := len(e.List); n > 0 {
+		index = e.List[n-1].Record + 1
 	}
-	d := Decoder{ev: ev, out: ev.Arena, opts: Options{Oldest: at, Newest: at, MaxMessage: MaxMessage}}
-	defer func() { ev.Arena = d.out }()
+	d := Decoder{ev: e, out: e.Arena, opts: Options{Oldest: at, Newest: at, MaxMessage: MaxMessage}}
+	defer func() { e.Arena = d.out }()
 	place, ok := notesPlace(message)
 	notes := func(part int) []byte {
 		d.scratch = d.scratch[:0]

@@ -122,6 +122,9 @@ func (n Names) Home(r *Registry, t *StreamTemplate, group, stream string) Home {
 	}
 	namespace, told := t.Namespace(stream)
 	if tenant == "" {
+		if err := t.TellsNamespace(); err != nil {
+			return Home{Why: "log_stream_template does not let the namespace be read from a stream's name: " + err.Error()}
+		}
 		if !told {
 			return Home{Why: fmt.Sprintf("the stream's name %q does not tell its namespace: is this the plugin's log_stream_template?", stream)}
 		}
