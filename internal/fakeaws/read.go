@@ -80,7 +80,7 @@ func (r *getLogEvents) do(s *Server, _ *Call) (any, *APIError) {
 		return nil, err
 	}
 
-	v := st.view()
+	v := s.visible(st.view())
 	low, high := 0, len(v.order)
 	if r.Start != nil {
 		low = v.from(*r.Start)
@@ -341,7 +341,7 @@ func (s *Server) views(g *group, prefix *string, names []string) ([]view, *APIEr
 	}
 	views := make([]view, len(streams))
 	for i, st := range streams {
-		views[i] = st.view()
+		views[i] = s.visible(st.view())
 	}
 	return views, nil
 }

@@ -50,6 +50,9 @@ type Config struct {
 	Clock func() time.Time
 	// Latency is waited before each answer.
 	Latency time.Duration
+	// ReadDelay is how long after its arrival, by Clock, an event is returned first: CloudWatch Logs is eventually
+	// consistent. Server.Events returns it at once.
+	ReadDelay time.Duration
 	// AllowUnknownMembers skips request members that the service's model does not have, as AWS does. The default is
 	// to refuse them with SerializationException: no client of ours may send any.
 	AllowUnknownMembers bool

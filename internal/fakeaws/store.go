@@ -158,6 +158,16 @@ func (st *stream) view() view {
 	return view{st.name, st.batches, st.order}
 }
 
+// visible is what of a view may be read by now.
+func (s *Server) visible(v view) view {
+	if s.cfg.ReadDelay <= 0 {
+		return v
+	}
+	newest := millis(s.now().Add(-s.cfg.ReadDelay))
+	v.order = slices.DeleteFunc(slices.Clone(v.order), func(r ref) bool { return v.batches[r.batch].ingested > newest })
+	return v
+}
+
 func (v *view) key(i int) key {
 	r := v.order[i]
 	return key{r.ts, v.batches[r.batch].base + uint64(r.index)}

@@ -16,8 +16,10 @@ type copier struct {
 	name     string
 	target   delivery.Target
 	replayed int64 // what came in by then is
-	// span is how far a replay came that did not finish the stream; unclosed says that
-	// there is one. found is what of it has arrived.
+	// earlier is how far a replay came that did not finish the stream, span how far this
+	// one says that it is, at first the same; unclosed says that there is one. found is
+	// what has arrived of what it may have sent.
+	earlier  span
 	span     span
 	unclosed bool
 	found    map[string]bool
@@ -82,7 +84,7 @@ func (c *copier) event(ctx context.Context, e event) error {
 	if e.ingested <= c.replayed {
 		return nil
 	}
-	if c.unclosed && e.ingested <= c.span.cutoff && e.timestamp < c.span.from {
+	if e.ingested <= c.earlier.cutoff && e.timestamp < c.earlier.from {
 		c.tally(1)
 		return nil
 	}

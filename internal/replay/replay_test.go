@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/stretchr/testify/require"
@@ -56,13 +57,41 @@ type world struct {
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) }
 
+// quick does not wait long before it tries again.
+type quick struct{ *awsclient.Client }
+
+func quickly(o *cloudwatchlogs.Options) {
+	o.Retryer = retry.AddWithMaxBackoffDelay(retry.NewStandard(), time.Millisecond)
+}
+
+func (q quick) DescribeLogGroups(ctx context.Context, in *cloudwatchlogs.DescribeLogGroupsInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.DescribeLogGroupsOutput, error) {
+	return q.Client.DescribeLogGroups(ctx, in, append(o, quickly)...)
+}
+
+func (q quick) DescribeLogStreams(ctx context.Context, in *cloudwatchlogs.DescribeLogStreamsInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.DescribeLogStreamsOutput, error) {
+	return q.Client.DescribeLogStreams(ctx, in, append(o, quickly)...)
+}
+
+func (q quick) GetLogEvents(ctx context.Context, in *cloudwatchlogs.GetLogEventsInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.GetLogEventsOutput, error) {
+	return q.Client.GetLogEvents(ctx, in, append(o, quickly)...)
+}
+
+func (q quick) CreateLogStream(ctx context.Context, in *cloudwatchlogs.CreateLogStreamInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.CreateLogStreamOutput, error) {
+	return q.Client.CreateLogStream(ctx, in, append(o, quickly)...)
+}
+
+func (q quick) PutLogEvents(ctx context.Context, in *cloudwatchlogs.PutLogEventsInput, o ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.PutLogEventsOutput, error) {
+	return q.Client.PutLogEvents(ctx, in, append(o, quickly)...)
+}
+
 // pass lets time pass.
 func (w *world) pass(d time.Duration) { w.offset.Add(int64(d)) }
 
-func newWorld(t testing.TB) *world {
+// newWorld makes one whose events are read settles after they came in.
+func newWorld(t testing.TB, settles time.Duration) *world {
 	w := &world{t: t}
-	w.offset.Store(int64(-90 * 24 * time.Hour))
-	w.Server = fakeaws.New(fakeaws.Config{Clock: w.now})
+	w.offset.Store(int64(-200 * 24 * time.Hour))
+	w.Server = fakeaws.New(fakeaws.Config{Clock: w.now, ReadDelay: settles})
 	url, err := w.Start("")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
@@ -128,11 +157,11 @@ func (w *world) config() Config {
 		Spec: func(h tenancy.Home) loggroup.Spec { return loggroup.Spec{Group: h.Group, RetentionDays: 365} },
 		As: func(role awsclient.Role) Account {
 			if role == (awsclient.Role{}) {
-				return w.client
+				return quick{w.client}
 			}
-			return w.client.As(role)
+			return quick{w.client.As(role)}
 		},
-		Clock: Clock{Now: w.now, Sleep: func(ctx context.Context, d time.Duration) error { w.pass(d); return ctx.Err() }},
+		Clock:  Clock{Now: w.now, Sleep: func(ctx context.Context, d time.Duration) error { w.pass(d); return ctx.Err() }},
 		Random: rand.Reader, Writer: "test", BatchEvents: 3,
 	}
 }
@@ -185,7 +214,7 @@ func messages(from, to int) (list []string) {
 const acme, acmeStream = "/eks/quarantine/acme", "tenant-acme/p/c"
 
 func TestReplayBringsEverythingHomeOnceAndSaysSo(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.group("/eks/tenants/acme")
 	start := w.now()
 	w.put(acme, acmeStream, start, messages(1, 8)...)
@@ -227,7 +256,7 @@ func (w *world) noWrites(t testing.TB) {
 }
 
 func TestReplayWritesNothingInADryRun(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.put(acme, acmeStream, w.now(), messages(1, 8)...)
 	w.pass(time.Hour)
 	w.listen(nil)
@@ -242,7 +271,7 @@ func TestReplayWritesNothingInADryRun(t *testing.T) {
 }
 
 func TestReplayEnvelopesOldEventsAndRawOnes(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.group("/eks/tenants/acme")
 	old := w.now()
 	w.put(acme, acmeStream, old, quarantined(1), `{"log":"raw","_tenantlogs":{"quarantined":"denied","log_group":"/g"}}`)
@@ -262,7 +291,7 @@ func TestReplayEnvelopesOldEventsAndRawOnes(t *testing.T) {
 }
 
 func TestReplayGoesByTheGroupsNameWhateverMessagesSay(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.registry = "version: 1\ntenants: {acme: {}, victim: {}, own: {roleArn: 'arn:aws:iam::210987654321:role/x', externalId: only-us}}"
 	for _, g := range []string{"acme", "victim", "own"} {
 		w.group("/eks/tenants/" + g)
@@ -290,7 +319,7 @@ func TestReplayGoesByTheGroupsNameWhateverMessagesSay(t *testing.T) {
 }
 
 func TestReplayOfPendingNamespacesMovesThoseThatAreMapped(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.mode, w.registry = tenancy.ModeRegistry, "version: 1\ntenants: {acme: {namespaces: [team-a]}}"
 	w.group("/eks/tenants/acme")
 	const pending = "/eks/quarantine/_pending"
@@ -319,7 +348,7 @@ func TestReplayOfPendingNamespacesMovesThoseThatAreMapped(t *testing.T) {
 }
 
 func TestReplayLeavesWhatItsHomeRefusesAndCopiesTheOthers(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	for _, name := range []string{"denied", "fine", "gone"} {
 		w.put("/eks/quarantine/"+name, "tenant-"+name+"/p/c", w.now(), messages(1, 4)...)
 		w.put("/eks/quarantine/"+name, "tenant-"+name+"/q/c", w.now(), messages(5, 6)...)
@@ -353,7 +382,7 @@ func TestReplayLeavesWhatItsHomeRefusesAndCopiesTheOthers(t *testing.T) {
 }
 
 func TestReplayRefusesWhileAnotherIsAtWork(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.group("/eks/tenants/acme")
 	w.put(acme, acmeStream, w.now(), messages(1, 8)...)
 	w.pass(time.Hour)
@@ -380,7 +409,7 @@ func TestReplayRefusesWhileAnotherIsAtWork(t *testing.T) {
 }
 
 func TestTwoReplaysThatBeginAtTheSameMomentAreOne(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.group("/eks/tenants/acme")
 	w.put(acme, acmeStream, w.now(), messages(1, 8)...)
 	w.pass(time.Hour)
@@ -408,7 +437,7 @@ func TestTwoReplaysThatBeginAtTheSameMomentAreOne(t *testing.T) {
 }
 
 func TestReplayStopsAfterWhatIsUnderWayAndGoesOnAtOnce(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 0)
 	w.group("/eks/tenants/acme")
 	w.put(acme, acmeStream, w.now(), messages(1, 8)...)
 	w.pass(time.Hour)
@@ -479,7 +508,7 @@ func sorted(m map[string][]string) map[string][]string {
 // Whatever call is the last of a replay that is killed, whether it was carried out or
 // not, and whatever one call answers: in the end everything is home once.
 func TestReplayInterruptedAtEveryCallBringsEverythingHomeOnce(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 50*time.Second)
 	want := scenario(w)
 	w.listen(nil)
 	require.Zero(t, w.run().Left())
@@ -498,7 +527,7 @@ func TestReplayInterruptedAtEveryCallBringsEverythingHomeOnce(t *testing.T) {
 		for n := 1; n <= total+2; n++ {
 			t.Run(fmt.Sprintf("%s at call %d", name, n), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
+				w := newWorld(t, 50*time.Second)
 				want := scenario(w)
 				ctx, kill := context.WithCancel(context.Background())
 				dead := false

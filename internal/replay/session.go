@@ -176,6 +176,7 @@ func (s *session) stream(ctx context.Context, name string) error {
 	home := s.cfg.Names.Home(s.cfg.Registry, s.cfg.Template, s.group, name)
 	c := &copier{session: s, name: name, replayed: s.state.replayed(name), blocked: home.Why}
 	c.span, c.unclosed = s.state.spans[name]
+	c.earlier = c.span
 	s.copied -= c.span.count // run counts them anew
 	if c.blocked == "" {
 		c.target = s.out.target(home, name)
