@@ -322,3 +322,24 @@ func TestDiscardMessages(t *testing.T) {
 	require.EqualValues(t, 30, g.StoredBytes)
 	require.Equal(t, []fakeaws.Stream{{Name: "s", Events: 1, Bytes: 30}}, g.Streams)
 }
+
+func TestEventsAreReadOnlyAfterTheReadDelay(t *testing.T) {
+	now := noon
+	f := start(t, fakeaws.Config{Clock: func() time.Time { return now }, ReadDelay: time.Minute})
+	f.createGroup(t, "g")
+	f.createStream(t, "g", "s")
+	_, err := f.put(t.Context(), "g", "s", event(noon, "first"))
+	require.NoError(t, err)
+	read := func() (n int) {
+		out, err := f.client.GetLogEvents(t.Context(), &logs.GetLogEventsInput{LogGroupName: aws.String("g"), LogStreamName: aws.String("s")})
+		require.NoError(t, err)
+		found, err := f.client.FilterLogEvents(t.Context(), &logs.FilterLogEventsInput{LogGroupName: aws.String("g")})
+		require.NoError(t, err)
+		require.Len(t, found.Events, len(out.Events))
+		return len(out.Events)
+	}
+	now = noon.Add(59 * time.Second)
+	require.Zero(t, read())
+	now = noon.Add(time.Minute)
+	require.Equal(t, 1, read())
+}

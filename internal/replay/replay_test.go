@@ -561,3 +561,82 @@ func TestReplayInterruptedAtEveryCallBringsEverythingHomeOnce(t *testing.T) {
 		}
 	}
 }
+
+// A home that keeps less than 14 days is looked at first; where that is denied, what
+// CloudWatch rejects is sent again by delivery, and found by the next replay all the same.
+func TestReplayToAGroupThatKeepsLessSendsTheRestWithThePresentTime(t *testing.T) {
+	for name, denied := range map[string]bool{"looked at": false, "not to be looked at": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 0)
+			w.group("/eks/tenants/acme")
+			days, home := int32(3), "/eks/tenants/acme"
+			_, err := w.client.PutRetentionPolicy(context.Background(), &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &home, RetentionInDays: &days})
+			require.NoError(t, err)
+			w.put(acme, acmeStream, w.now(), messages(1, 2)...)
+			w.pass(5 * 24 * time.Hour)
+			w.put(acme, acmeStream, w.now(), messages(3, 4)...)
+			w.pass(time.Hour)
+			describes := 0
+			w.listen(func(_ int, c fakeaws.Call) error {
+				if c.Operation == "DescribeLogGroups" {
+					if describes++; describes > 1 && denied {
+						return &fakeaws.APIError{Code: "AccessDeniedException", Message: "no"}
+					}
+				}
+				return nil
+			})
+			r := one(t, w.run())
+			require.EqualValues(t, []int64{4, 0}, []int64{r.Replayed, r.Left}, "%+v", r)
+			events := w.Events(home, acmeStream)
+			require.Len(t, events, 4)
+			var mark []string
+			for _, e := range events {
+				tags(e.Message, func(tag string) { mark = append(mark, tag) })
+			}
+			require.Len(t, mark, 4, "each can be found again")
+			for _, e := range events[2:] {
+				require.Contains(t, e.Message, `"time_reason":"too_old"`)
+				require.InDelta(t, w.now().UnixMilli(), e.Timestamp, 60_000)
+			}
+		})
+	}
+}
+
+func TestReplayOfTheLongestMessagesIsInPartsThatAreJoinedToWhatItWas(t *testing.T) {
+	w := newWorld(t, 0)
+	w.group("/eks/tenants/acme")
+	long := `{"log":"` + strings.Repeat("é", 524_200) + `","_tenantlogs":{"quarantined":"denied","log_group":"/eks/tenants/acme"}}`
+	w.put(acme, acmeStream, w.now(), long)
+	w.put(acme, acmeStream, w.now().Add(time.Second), long)
+	w.pass(time.Hour)
+	// Killed in the middle: the part that has arrived does not arrive again.
+	ctx, kill := context.WithCancel(context.Background())
+	defer kill()
+	puts := 0
+	w.listen(func(_ int, c fakeaws.Call) error {
+		if c.Operation == "PutLogEvents" && c.LogGroup == "/eks/tenants/acme" {
+			if puts++; puts == 3 {
+				kill()
+				return fakeaws.ErrAnswerLost
+			}
+		}
+		return nil
+	})
+	_, _ = Run(ctx, w.config())
+	w.listen(nil)
+	w.pass(leaseTime)
+	require.EqualValues(t, 2, one(t, w.run()).Quarantined)
+	joined := map[int64]string{}
+	parts := 0
+	for _, e := range w.Events("/eks/tenants/acme", acmeStream) {
+		var m struct{ Record string }
+		require.NoError(t, json.Unmarshal([]byte(e.Message), &m))
+		joined[e.Timestamp] += m.Record
+		parts++
+	}
+	require.Equal(t, 4, parts)
+	require.Len(t, joined, 2)
+	for _, j := range joined {
+		require.True(t, j == long)
+	}
+}
