@@ -280,9 +280,9 @@ func (d *Deliverer) Deliver(ctx context.Context, c Chunk, events *chunk.Events, 
 		return nil
 	}
 	w := wait{d: d, began: d.cfg.Now(), leave: d.stalls.leave(), patience: d.cfg.Patience}
-	away := w.turn(targets)
 	w.p = d.take(c, events)
 	p := w.p
+	away := w.turn(events, targets)
 	w.senders = d.enqueue(p, events, targets, away)
 	err := w.until(ctx)
 	// Whatever came of it: nothing of this flush may stay in a queue, for its memory

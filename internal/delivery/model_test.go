@@ -229,7 +229,11 @@ func (p *process) targets(c *modelChunk) (targets []Target) {
 	return targets
 }
 
-const modelTimeout = 20 * time.Second
+const (
+	modelTimeout = 20 * time.Second
+	// modelPatience is long after every fault is over.
+	modelPatience = time.Hour
+)
 
 // flush is one of Fluent Bit's: it reports whether the chunk is done.
 func (p *process) flush(c *modelChunk) bool {
@@ -307,13 +311,16 @@ func (m *model) live(workers int, ends time.Duration, kill bool) {
 	}
 	finished := make(chan struct{})
 	go func() { wg.Wait(); close(finished) }()
-	var end <-chan time.Time
+	end := time.After(modelPatience)
 	if ends > 0 {
 		end = time.After(ends)
 	}
 	select {
 	case <-finished:
 	case <-end:
+		if ends == 0 {
+			m.broken("after %v some chunks are still not done", modelPatience)
+		}
 	}
 	close(stop)
 	if kill {

@@ -149,6 +149,23 @@ func (p *progress) drop(i int32) {
 	}
 }
 
+// needs says of each destination whether begin would give out any event for it, and whether
+// any is still open, if only in flight.
+func (p *progress) needs(events *chunk.Events, dests int) (send, open []bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	send, open = make([]bool, dests), make([]bool, dests)
+	for i := range events.List {
+		e := &events.List[i]
+		if p.state[i] == accepted || p.state[i] == waiting && e.Dropped {
+			continue
+		}
+		open[e.Dest] = true
+		send[e.Dest] = send[e.Dest] || p.state[i] == waiting
+	}
+	return send, open
+}
+
 func (p *progress) complete() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -87,43 +87,73 @@ func newStalls(log *slog.Logger, now func() time.Time) *stalls {
 	}
 }
 
-// due reports whether somebody may try, and counts the trial. With peek it only looks.
-func (s *stalls) due(x *stall, peek bool) bool {
-	now := s.now()
-	if now.Before(x.next) {
-		if x.turned.IsZero() {
-			x.turned = now
-		}
-		return false
-	}
-	if !peek {
-		x.trials++
-		x.next = now.Add(s.trial(x.trials))
-	}
-	return true
-}
-
 // turned says why chunks for a target are better sent back at once; nil where they are not.
-// trial says that the caller may try although the group is in trouble.
+// trial says that the caller may try although the group is in trouble; the trial is counted,
+// unless the caller only peeks. Only who has something to send may do more than that: a
+// trial that is not made is one for which all the others wait.
 func (s *stalls) turned(t Target, peek bool) (trial bool, err error) {
 	if !s.troubled.Load() {
 		return false, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.outage != nil && s.everybodys(t.key()) {
-		if !s.due(s.outage, peek) {
-			return false, ErrDown
-		}
-		trial = true
+	now := s.now()
+	outage, group := s.troubles(t.key())
+	switch {
+	case !outage.due(now):
+		return false, ErrDown
+	case !group.due(now):
+		return false, ErrStalled
 	}
-	if x := s.groups[t.key()]; x != nil {
-		if !s.due(x, peek) {
-			return false, ErrStalled
-		}
-		trial = true
+	if !peek {
+		s.try(outage, now)
+		s.try(group, now)
 	}
-	return trial, nil
+	return outage != nil || group != nil, nil
+}
+
+// inTrouble is why a target's events had better not be waited for, trial or not.
+func (s *stalls) inTrouble(t Target) error {
+	if !s.troubled.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	outage, group := s.troubles(t.key())
+	switch {
+	case outage != nil:
+		return ErrDown
+	case group != nil:
+		return ErrStalled
+	}
+	return nil
+}
+
+// troubles are those that concern a group; each may be nil. The caller holds the lock.
+func (s *stalls) troubles(key groupKey) (outage, group *stall) {
+	if s.outage != nil && s.everybodys(key) {
+		outage = s.outage
+	}
+	return outage, s.groups[key]
+}
+
+// due reports whether somebody may try, and notes who was sent back first.
+func (x *stall) due(now time.Time) bool {
+	if x == nil || !now.Before(x.next) {
+		return true
+	}
+	if x.turned.IsZero() {
+		x.turned = now
+	}
+	return false
+}
+
+// try counts a trial.
+func (s *stalls) try(x *stall, now time.Time) {
+	if x != nil {
+		x.trials++
+		x.next = now.Add(s.trial(x.trials))
+	}
 }
 
 // everybodys reports whether an outage is this group's, too: one that has not failed

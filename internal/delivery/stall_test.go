@@ -109,7 +109,7 @@ func TestAStalledGroupHoldsAFlushForSecondsAndTheNextOnesNotAtAll(t *testing.T) 
 				// A trial: short.
 				time.Sleep(11 * time.Second)
 				require.NoError(t, d.TurnedAway(target("slow")[0]))
-				took, err = flush(d, 1, target("slow"))
+				took, err = flush(d, 3, target("slow"))
 				require.ErrorIs(t, err, ErrStalled)
 				require.LessOrEqual(t, took, trialPatience+trialPatience/4)
 				require.NotZero(t, took)
@@ -117,6 +117,8 @@ func TestAStalledGroupHoldsAFlushForSecondsAndTheNextOnesNotAtAll(t *testing.T) 
 				x.set("/eks/tenants/slow", nil)
 				time.Sleep(20 * time.Second)
 				_, err = flush(d, 1, target("slow"))
+				require.NoError(t, err)
+				_, err = flush(d, 3, target("slow"))
 				require.NoError(t, err)
 				took, err = flush(d, 2, target("slow"))
 				require.NoError(t, err)
@@ -259,5 +261,62 @@ func TestAFewFailuresInAMomentAreNoOutage(t *testing.T) {
 		d := closed(t, New(x, Config{Log: quiet, Backoff: func(int) time.Duration { return 100 * time.Millisecond }}))
 		_, err := flush(d, 1, target("a"))
 		require.NoError(t, err)
+	})
+}
+
+// A chunk of many tenants comes again for the sake of one: the trial is for that one.
+func TestATrialIsNotSpentOnADestinationThatHasNothingToSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("/eks/tenants/b", always(errors.New("connection reset")))
+		d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 5 * time.Second }}))
+		events := numbered(6)
+		for i := range events.List {
+			events.List[i].Dest = i % 2
+		}
+		to := append(target("a"), target("b")...)
+		to = append(to, target("c")...) // of which there is no event
+		deliver := func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			return d.Deliver(ctx, Key{9}, events, to)
+		}
+		require.ErrorIs(t, deliver(), ErrDown, "a's events arrive, b's do not")
+		x.set("/eks/tenants/b", nil)
+		x.set("*", always(errors.New("connection reset")))
+		for n, tenant := range []string{"c", "d", "e"} { // now it is everybody's
+			_, err := flush(d, byte(n), target(tenant))
+			require.ErrorIs(t, err, ErrDown)
+		}
+		x.set("*", nil)
+		time.Sleep(6 * time.Second)
+		require.NoError(t, deliver())
+	})
+}
+
+// While CloudWatch is out of reach a stalled group waits for its own trial; it must not
+// spend everybody's on that.
+func TestAStalledGroupDoesNotSpendTheTrialOfAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 5 * time.Second }}))
+		s := d.stalls
+		slow, fine := target("slow")[0], target("fine")[0]
+		began := s.now()
+		time.Sleep(time.Second)
+		s.succeeded(fine)
+		for _, tenant := range []string{"slow", "b", "c"} {
+			s.failed(target(tenant)[0], began, errors.New("connection reset"))
+			time.Sleep(2 * time.Second)
+		}
+		require.ErrorIs(t, d.TurnedAway(fine), ErrDown)
+		time.Sleep(4 * time.Second)
+		require.True(t, s.stall(slow, began), "marked later than the outage: its trial comes later")
+		time.Sleep(2 * time.Second)
+		_, err := s.turned(slow, false)
+		require.ErrorIs(t, err, ErrStalled)
+		trial, err := s.turned(fine, false)
+		require.NoError(t, err)
+		require.True(t, trial)
 	})
 }

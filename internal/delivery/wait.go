@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 )
 
 // wait is one Deliver that waits for its events to be accepted.
@@ -19,15 +20,22 @@ type wait struct {
 }
 
 // turn asks which destinations' events had better not be sent now; nil where all may be.
-// Where any is a trial, the wait is a short one.
-func (w *wait) turn(targets []Target) (away []error) {
+// Where any is a trial, the wait is a short one. A destination that has nothing to send is
+// no trial, and what it still has in flight is not waited for while it is in trouble.
+func (w *wait) turn(events *chunk.Events, targets []Target) (away []error) {
+	send, open := w.p.needs(events, len(targets))
 	for dest, t := range targets {
-		if t == (Target{}) {
+		if t == (Target{}) || !open[dest] {
 			continue
 		}
-		trial, err := w.d.stalls.turned(t, false)
-		if trial {
-			w.patience = min(w.patience, trialPatience)
+		var err error
+		if send[dest] {
+			var trial bool
+			if trial, err = w.d.stalls.turned(t, false); trial {
+				w.patience = min(w.patience, trialPatience)
+			}
+		} else {
+			err = w.d.stalls.inTrouble(t)
 		}
 		if err != nil {
 			if away == nil {
