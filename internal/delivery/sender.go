@@ -37,7 +37,7 @@ type sender struct {
 	blocked bool     // nothing that waits may go before one of flying is back
 	dead    *Error   // run panicked, and why: nobody looks at the queue any more
 
-	took      time.Time // when CloudWatch last took something
+	took      time.Time // when CloudWatch last took something, or called a half invalid
 	failures  int       // in a row
 	notBefore time.Time
 	creations int  // in a row without a put that worked
@@ -481,7 +481,10 @@ func (s *sender) again(b *batch) bool {
 // back, and the others are no longer held up by it here.
 func (s *sender) invalid(b *batch, e *Error) {
 	if b.count() > 1 {
-		s.requeue(b, e, func() { s.suspects = b.count() })
+		s.requeue(b, e, func() {
+			s.suspects = b.count()
+			s.took = s.d.cfg.Now() // the search gets on: leaving would begin it anew
+		})
 		return
 	}
 	s.mu.Lock()

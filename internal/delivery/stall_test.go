@@ -320,3 +320,38 @@ func TestAStalledGroupDoesNotSpendTheTrialOfAnOutage(t *testing.T) {
 		require.True(t, trial)
 	})
 }
+
+// To find the event at fault takes a call for each half: that is no stall.
+func TestTheSearchForAnInvalidEventIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+			time.Sleep(400 * time.Millisecond)
+			if p.Group == "/eks/tenants/a" && p.Events[0].Message == "event 0" {
+				return awsclient.Rejected{}, apiError("InvalidParameterException")
+			}
+			return awsclient.Rejected{}, nil
+		}
+		var told []string
+		d := closed(t, New(x, Config{Log: quiet, Stalled: func(to Target, is bool) { told = append(told, fmt.Sprint(to.Group, is)) }}))
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Millisecond):
+					_, _ = flush(d, 100, target("fine"))
+				}
+			}
+		}()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		err := d.Deliver(ctx, Key{1}, makeEvents(make([]int64, 9000), func(i int) string { return fmt.Sprint("event ", i) }), target("a"))
+		close(stop)
+		<-done
+		require.NoError(t, err)
+		require.Empty(t, told)
+	})
+}
