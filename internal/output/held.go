@@ -42,7 +42,9 @@ func newHeld(budget int) *held {
 func (h *held) keep(tenant string, key delivery.Key, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, ok := h.chunks[key]; !ok {
+	c, ok := h.chunks[key]
+	switch {
+	case !ok:
 		if h.budget > 0 && len(h.chunks) >= h.budget {
 			h.sweep(now)
 		}
@@ -56,8 +58,14 @@ func (h *held) keep(tenant string, key delivery.Key, now time.Time) bool {
 			return false
 		}
 		h.byTenant[tenant]++
+		c.tenant = tenant
+	case c.tenant == tenant && h.budget > 0 && len(h.chunks) > h.budget && h.byTenant[tenant] > max(1, h.budget/len(h.byTenant)):
+		h.forget(key)
+		return false
 	}
-	h.chunks[key] = heldChunk{tenant, now}
+	// A chunk of many tenants (`identity record`) is one task: it is the first one's.
+	c.seen = now
+	h.chunks[key] = c
 	h.some.Store(true)
 	return true
 }
@@ -71,6 +79,19 @@ func (h *held) gone(c delivery.Chunk) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(key)
+}
+
+// left notes that a chunk is not held for a tenant any more. It may be for another.
+func (h *held) left(tenant string, c delivery.Chunk) {
+	if !h.some.Load() {
+		return
+	}
+	key := c.Key()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.chunks[key].tenant == tenant {
+		h.forget(key)
+	}
 }
 
 func (h *held) forget(key delivery.Key) {

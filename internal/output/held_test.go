@@ -37,6 +37,46 @@ func TestHeldChunksHaveABudgetThatTenantsShare(t *testing.T) {
 	require.Equal(t, 1, h.len())
 }
 
+func TestWhatIsHeldComesBackIntoTheBudgetWhenMoreTenantsAreInTrouble(t *testing.T) {
+	const budget, tenants = 100, 20
+	h := newHeld(budget)
+	now := time.Now()
+	name := func(n int) string { return fmt.Sprint("tenant-", n) }
+	key := func(tenant, n int) delivery.Key { return delivery.Key{byte(tenant), byte(n)} }
+	for tenant := range tenants { // one after the other gets in trouble
+		for n := range budget {
+			h.keep(name(tenant), key(tenant, n), now)
+		}
+	}
+	for tenant := range tenants { // Fluent Bit brings every chunk again
+		for n := range budget {
+			if _, ok := h.chunks[key(tenant, n)]; ok {
+				h.keep(name(tenant), key(tenant, n), now)
+			}
+		}
+	}
+	require.LessOrEqual(t, h.len(), budget)
+	for tenant := range tenants {
+		require.GreaterOrEqual(t, h.byTenant[name(tenant)], budget/tenants, "its share is left to it")
+	}
+}
+
+// `identity record`: one chunk that several tenants hold is one task.
+func TestAChunkOfManyTenantsIsHeldOnce(t *testing.T) {
+	h := newHeld(4)
+	now := time.Now()
+	for n := range 10 {
+		key := delivery.Key{byte(n)}
+		require.True(t, h.keep("a", key, now))
+		require.True(t, h.keep("b", key, now))
+		h.left("b", key) // b's part goes to quarantine; a's keeps the chunk
+		require.Equal(t, 1, h.len())
+		h.gone(key)
+		require.Zero(t, h.len())
+		require.Empty(t, h.byTenant)
+	}
+}
+
 func TestWithoutABudgetEverythingIsHeld(t *testing.T) {
 	h := newHeld(0)
 	for n := range 3000 {
@@ -48,7 +88,7 @@ func TestAUsedUpHoldBudgetDropsAndSaysSo(t *testing.T) {
 	i, s, log, on, clock := failing(t, "", "on_failure", "hold", "hold_budget", "3")
 	require.Equal(t, OK, ship(t, i, "tenant-b", map[string]any{"log": "b"}))
 	chunks := make([][]byte, 6)
-	tag := strings.Replace(tagA, "tenant-a", "tenant-a", 1)
+	tag := tagA
 	for n := range chunks {
 		chunks[n] = chunkOf(time.Now(), map[string]any{"log": fmt.Sprint(n)})
 	}

@@ -251,7 +251,7 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 		i.limited(slog.LevelError, "hold_budget "+r.target.Group, "hold_budget is used up: chunks of a log group that takes nothing are not held any more",
 			"group", r.target.Group, "reason", reason, "hold_budget", i.opts.HoldBudget, "on_failure", onFailure)
 	}
-	i.held.gone(c)
+	i.held.left(r.tenant, c)
 	if onFailure == onFailureQuarantine {
 		d.target = delivery.Target{Group: v.router.QuarantineGroup(r.tenant), Stream: r.target.Stream}
 		d.outcome, d.emf = telemetry.Quarantined, false
