@@ -355,3 +355,62 @@ func TestTheSearchForAnInvalidEventIsNoStall(t *testing.T) {
 		require.Empty(t, told)
 	})
 }
+
+func TestATrialIsShortAlsoWhereNobodyElseIsServed(t *testing.T) {
+	for name, answer := range map[string]func(context.Context) error{
+		"no answer": hang,
+		"throttled": always(apiError("ThrottlingException")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := inTrouble(t)
+				d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 5 * time.Second }}))
+				began := d.stalls.now()
+				time.Sleep(time.Second)
+				d.stalls.succeeded(target("fine")[0])
+				require.True(t, d.stalls.stall(target("slow")[0], began))
+				time.Sleep(6 * time.Second)
+				x.set("/eks/tenants/slow", answer)
+				took, err := flush(d, 1, target("slow"))
+				require.ErrorIs(t, err, ErrStalled)
+				require.NotZero(t, took)
+				require.LessOrEqual(t, took, trialPatience+trialPatience/4)
+
+				x.set("*", always(errors.New("connection reset")))
+				for n, tenant := range []string{"a", "b", "c"} {
+					_, err := flush(d, byte(10+n), target(tenant))
+					require.ErrorIs(t, err, ErrDown)
+				}
+				x.set("*", answer)
+				time.Sleep(6 * time.Second)
+				took, err = flush(d, 2, target("a"))
+				require.ErrorIs(t, err, ErrDown)
+				require.NotZero(t, took)
+				require.LessOrEqual(t, took, trialPatience+trialPatience/4)
+			})
+		})
+	}
+}
+
+// In a chunk of many tenants one's trial is short, and the others have their time.
+func TestATrialBesideASlowAnswerDoesNotMarkWhoIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		var told []string
+		d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 5 * time.Second },
+			Stalled: func(to Target, is bool) { told = append(told, fmt.Sprint(to.Group, " ", is)) }}))
+		failures := everySecond(t, d)
+		x.set("/eks/tenants/a", hang)
+		_, err := flush(d, 1, target("a"))
+		require.ErrorIs(t, err, ErrStalled)
+		x.set("/eks/tenants/b", func(context.Context) error { time.Sleep(2500 * time.Millisecond); return nil })
+		time.Sleep(16 * time.Second)
+		events := numbered(6)
+		for i := range events.List {
+			events.List[i].Dest = i % 2
+		}
+		require.ErrorIs(t, d.Deliver(context.Background(), Key{9}, events, append(target("a"), target("b")...)), ErrStalled)
+		require.Equal(t, []string{"/eks/tenants/a true"}, told)
+		require.Zero(t, failures.Load())
+	})
+}

@@ -17,6 +17,7 @@ type wait struct {
 	// leave is closed when CloudWatch goes out of reach, or a trial of it fails.
 	leave    <-chan struct{}
 	patience time.Duration
+	trials   []bool // by destination
 }
 
 // turn asks which destinations' events had better not be sent now; nil where all may be.
@@ -24,14 +25,14 @@ type wait struct {
 // no trial, and what it still has in flight is not waited for while it is in trouble.
 func (w *wait) turn(events *chunk.Events, targets []Target) (away []error) {
 	send, open := w.p.needs(events, len(targets))
+	w.trials = make([]bool, len(targets))
 	for dest, t := range targets {
 		if t == (Target{}) || !open[dest] {
 			continue
 		}
 		var err error
 		if send[dest] {
-			var trial bool
-			if trial, err = w.d.stalls.turned(t, false); trial {
+			if w.trials[dest], err = w.d.stalls.turned(t, false); w.trials[dest] {
 				w.patience = min(w.patience, trialPatience)
 			}
 		} else {
@@ -73,9 +74,11 @@ func (w *wait) until(ctx context.Context) error {
 }
 
 // stalled is an error where everything that is still open is for streams that took nothing
-// since the wait began, while others did.
+// since the wait began, while others did. A trial that brings nothing in its short time
+// leaves whether others are served or not: what it tries was in trouble before.
 func (w *wait) stalled() error {
 	var why error
+	short := w.d.cfg.Now().Sub(w.began) < w.d.cfg.Patience
 	for dest, open := range w.p.unfinished() {
 		if !open {
 			continue
@@ -84,7 +87,17 @@ func (w *wait) stalled() error {
 		if s == nil {
 			continue // turned away; what is still in flight was given up before
 		}
-		if s.tookSince(w.began) || !w.d.stalls.stall(s.target, w.began) {
+		if s.tookSince(w.began) {
+			return nil
+		}
+		if w.trials[dest] {
+			if err := w.d.stalls.inTrouble(s.target); err != nil {
+				why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: err}
+				continue
+			}
+		}
+		// Beside a trial of another's, this one's time is not over.
+		if short || !w.d.stalls.stall(s.target, w.began) {
 			return nil
 		}
 		why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: ErrStalled}
