@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -37,6 +39,10 @@ type model struct {
 	rng  *rand.Rand
 	mu   sync.Mutex
 	file string
+	// inFlight is Config.MaxInFlight, streams those that are there.
+	inFlight int
+	patience time.Duration
+	streams  map[Target]bool
 
 	faults  faults
 	chunks  []*modelChunk
@@ -48,7 +54,7 @@ type model struct {
 }
 
 // counts are what happened in a run: a model in which nothing does proves nothing.
-type counts struct{ ok, retry, stalled, down, quarantined, lost, restarts, kills int }
+type counts struct{ ok, retry, stalled, down, quarantined, lost, restarts, kills, invalid, created int }
 
 func (c *counts) add(more counts) {
 	c.ok += more.ok
@@ -59,12 +65,16 @@ func (c *counts) add(more counts) {
 	c.lost += more.lost
 	c.restarts += more.restarts
 	c.kills += more.kills
+	c.invalid += more.invalid
+	c.created += more.created
 }
 
 // faults are percentages of calls, for each tenant its own and for all.
 type faults struct {
 	until                                        time.Duration
 	throttled, network, refused, hang, lost, old int
+	missing, poison, create                      int      // streams that are gone, events that are invalid, creations that fail
+	slow                                         int      // the most that any answer takes longer, in ms: also after until
 	tenants                                      []string // what is wrong with each: "", hang, denied, throttled
 	down                                         [2]time.Duration
 }
@@ -125,7 +135,7 @@ func (p *process) fault(group string) string {
 // Put is CloudWatch.
 func (p *process) Put(ctx context.Context, t Target, body awsclient.Body, _ int) (rejected awsclient.Rejected, err error) {
 	m := p.m
-	if err := sleep(ctx, time.Duration(5+m.roll(60))*time.Millisecond); err != nil {
+	if err := sleep(ctx, time.Duration(5+m.roll(60+m.faults.slow))*time.Millisecond); err != nil {
 		return rejected, err
 	}
 	passed := time.Since(modelEpoch)
@@ -154,7 +164,16 @@ func (p *process) Put(ctx context.Context, t Target, body awsclient.Body, _ int)
 			return rejected, ctx.Err()
 		}
 	}
+	if !m.exists(t, passed) {
+		return rejected, apiError("ResourceNotFoundException")
+	}
 	events := decodeBody(m, body)
+	if slices.ContainsFunc(events, m.invalid) {
+		m.mu.Lock()
+		m.counts.invalid++
+		m.mu.Unlock()
+		return rejected, apiError("InvalidParameterException")
+	}
 	if passed < m.faults.until && m.percent(m.faults.old) {
 		rejected.Old = m.roll(len(events) + 1)
 	}
@@ -212,7 +231,43 @@ func decodeBody(m *model, body awsclient.Body) (messages []string) {
 	return messages
 }
 
-func (p *process) EnsureStream(context.Context, Target) error { return nil }
+// exists reports whether a stream is there. While there are faults it may be deleted.
+func (m *model) exists(t Target, passed time.Duration) bool {
+	gone := passed < m.faults.until && m.percent(m.faults.missing)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if gone {
+		delete(m.streams, t)
+	}
+	return m.streams[t]
+}
+
+// invalid reports whether CloudWatch refuses an event: some, until they are in an envelope.
+func (m *model) invalid(message string) bool {
+	if m.faults.poison == 0 || strings.Contains(message, "_tenantlogs") {
+		return false
+	}
+	h := fnv.New32a()
+	h.Write([]byte(message))
+	return int(h.Sum32()%100) < m.faults.poison
+}
+
+// EnsureStream is slow, as CreateLogStream is throttled, and fails at times.
+func (p *process) EnsureStream(ctx context.Context, t Target) error {
+	m := p.m
+	if err := sleep(ctx, time.Duration(5+m.roll(60+4*m.faults.slow))*time.Millisecond); err != nil {
+		return err
+	}
+	if time.Since(modelEpoch) < m.faults.until && m.percent(m.faults.create) {
+		codes := []string{"ThrottlingException", "ServiceUnavailableException", "AccessDeniedException", "OperationAbortedException"}
+		return apiError(codes[m.roll(len(codes))])
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.created++
+	m.streams[t] = true
+	return nil
+}
 
 // targets are where a chunk goes at the moment: what output does with the breaker.
 func (p *process) targets(c *modelChunk) (targets []Target) {
@@ -274,7 +329,7 @@ func (p *process) flush(c *modelChunk) bool {
 // order, or is killed.
 func (m *model) live(workers int, ends time.Duration, kill bool) {
 	p := &process{m: m, began: time.Now()}
-	p.d = New(p, Config{Log: quiet, MaxInFlight: 8})
+	p.d = New(p, Config{Log: quiet, MaxInFlight: m.inFlight, Patience: m.patience})
 	if _, err := p.d.Restore(m.file, "model"); err != nil {
 		m.broken("restore: %v", err)
 	}
@@ -360,14 +415,18 @@ func TestModelOfWorkersAndFaults(t *testing.T) {
 	var sum counts
 	rapid.Check(t, func(rt *rapid.T) {
 		runs++
-		m := &model{t: rt, file: filepath.Join(dir, fmt.Sprint(runs)), seen: map[string]int{}, arrived: map[string]int{}, unsure: map[string]bool{}}
+		m := &model{t: rt, file: filepath.Join(dir, fmt.Sprint(runs)), seen: map[string]int{}, arrived: map[string]int{}, unsure: map[string]bool{}, streams: map[Target]bool{}}
 		m.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 7))
 		percent := func(name string, most int) int { return rapid.IntRange(0, most).Draw(rt, name) }
 		m.faults = faults{
 			until:     time.Duration(rapid.IntRange(0, 120).Draw(rt, "seconds of faults")) * time.Second,
 			throttled: percent("throttled", 60), network: percent("network", 40), refused: percent("refused", 20),
 			hang: percent("hang", 15), lost: percent("lost", 10), old: percent("old", 10),
+			missing: percent("missing", 10), poison: percent("poison", 10), create: percent("creations that fail", 50),
+			slow: rapid.SampledFrom([]int{0, 0, 500, 4000}).Draw(rt, "slow"),
 		}
+		m.inFlight = rapid.SampledFrom([]int{1, 2, 8, 32}).Draw(rt, "calls in flight")
+		m.patience = rapid.SampledFrom([]time.Duration{0, 100 * time.Millisecond, 10 * time.Second}).Draw(rt, "patience")
 		if rapid.Bool().Draw(rt, "outage") {
 			m.faults.down[0] = time.Duration(rapid.IntRange(0, 30).Draw(rt, "down at")) * time.Second
 			m.faults.down[1] = m.faults.down[0] + time.Duration(rapid.IntRange(1, 60).Draw(rt, "down for"))*time.Second
@@ -388,7 +447,7 @@ func TestModelOfWorkersAndFaults(t *testing.T) {
 			m.chunks = append(m.chunks, c)
 		}
 		lives := rapid.IntRange(0, 2).Draw(rt, "lives that end early")
-		workers := rapid.IntRange(1, 4).Draw(rt, "workers")
+		workers := rapid.IntRange(1, 16).Draw(rt, "workers")
 		synctest.Test(t, func(*testing.T) {
 			modelEpoch = time.Now()
 			for range lives {
@@ -400,7 +459,7 @@ func TestModelOfWorkersAndFaults(t *testing.T) {
 		sum.add(m.counts)
 	})
 	t.Logf("%d runs: %+v", runs, sum)
-	if !t.Failed() && (sum.stalled == 0 || sum.down == 0 || sum.quarantined == 0 || sum.lost == 0 || sum.kills == 0) {
+	if !t.Failed() && (sum.stalled == 0 || sum.down == 0 || sum.quarantined == 0 || sum.lost == 0 || sum.kills == 0 || sum.invalid == 0 || sum.created == 0) {
 		t.Errorf("something never happened: %+v", sum)
 	}
 }
