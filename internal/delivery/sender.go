@@ -147,6 +147,16 @@ func (s *sender) tookSince(since time.Time) bool {
 	return !s.took.Before(since) && !s.took.IsZero()
 }
 
+// has reports whether events of a chunk wait here or are in a call.
+func (s *sender) has(p *progress) bool {
+	s.filling.Lock() // a batch that is filled is sorted, too
+	defer s.filling.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.queue, func(it item) bool { return it.p == p }) ||
+		slices.ContainsFunc(s.flying, func(b *batch) bool { return slices.ContainsFunc(b.refs, func(r ref) bool { return r.p == p }) })
+}
+
 func (s *sender) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

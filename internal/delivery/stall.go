@@ -58,6 +58,7 @@ type stalls struct {
 	mu     sync.Mutex
 	groups map[groupKey]*stall
 	took   map[groupKey]time.Time // when a group last took something
+	forgot time.Time              // when took was last emptied
 	// worked is the same for the last two groups apart.
 	worked  worked
 	outage  *stall                // nil while the endpoint is up
@@ -178,6 +179,7 @@ func (s *stalls) succeeded(t Target) {
 	now := s.now()
 	if len(s.took) >= maxStalled {
 		clear(s.took) // names of groups may come from records: `identity record`
+		s.forgot = now
 	}
 	s.took[key] = now
 	s.worked.note(key, now)
@@ -235,7 +237,7 @@ func (s *stalls) stall(t Target, since time.Time) bool {
 	if !s.worked.at.After(since) {
 		return false
 	}
-	if s.groups[key] != nil || s.took[key].After(since) {
+	if s.groups[key] != nil || s.took[key].After(since) || s.forgot.After(since) {
 		return true
 	}
 	if len(s.groups) < maxStalled {
@@ -245,6 +247,13 @@ func (s *stalls) stall(t Target, since time.Time) bool {
 		s.tell(t, true)
 	}
 	return true
+}
+
+// othersWork reports whether any group took anything since then.
+func (s *stalls) othersWork(since time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.worked.at.After(since)
 }
 
 // waiting is since when chunks have been sent back; zero where none are.

@@ -414,3 +414,37 @@ func TestATrialBesideASlowAnswerDoesNotMarkWhoIsSlow(t *testing.T) {
 		require.Zero(t, failures.Load())
 	})
 }
+
+// A chunk that goes to quarantine now may still hang where it went before.
+func TestWhereAChunkGoesNextIsNotBlamedForWhereItHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("/eks/tenants/slow", hang)
+		var told []string
+		d := closed(t, New(x, Config{Log: quiet, Stalled: func(to Target, is bool) { told = append(told, fmt.Sprint(to.Group, " ", is)) }}))
+		failures := everySecond(t, d)
+		_, err := flush(d, 1, target("slow"))
+		require.ErrorIs(t, err, ErrStalled)
+		took, err := flush(d, 1, target("quarantine"))
+		require.ErrorIs(t, err, errUnderWay)
+		require.LessOrEqual(t, took, patience+patience/4)
+		require.Equal(t, []string{"/eks/tenants/slow true"}, told)
+		time.Sleep(15 * time.Second)
+		_, err = flush(d, 1, target("quarantine"))
+		require.NoError(t, err)
+		require.Zero(t, failures.Load())
+	})
+}
+
+func TestAGroupIsNotMarkedForWhatIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := closed(t, New(inTrouble(t), Config{Log: quiet})).stalls
+		began := s.now()
+		time.Sleep(time.Second)
+		for n := range maxStalled + 1 {
+			s.succeeded(target(fmt.Sprint("t", n))[0])
+		}
+		require.True(t, s.stall(target("t0")[0], began), "others are served")
+		require.Empty(t, s.groups, "it took something a moment ago")
+	})
+}

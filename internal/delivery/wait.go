@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
@@ -73,6 +74,9 @@ func (w *wait) until(ctx context.Context) error {
 	}
 }
 
+// errUnderWay is no fault of where the chunk goes now.
+var errUnderWay = errors.New("a call to where the chunk went before has not ended")
+
 // stalled is an error where everything that is still open is for streams that took nothing
 // since the wait began, while others did. A trial that brings nothing in its short time
 // leaves whether others are served or not: what it tries was in trouble before.
@@ -96,8 +100,14 @@ func (w *wait) stalled() error {
 				continue
 			}
 		}
-		// Beside a trial of another's, this one's time is not over.
-		if short || !w.d.stalls.stall(s.target, w.began) {
+		if short {
+			return nil // beside a trial of another's, this one's time is not over
+		}
+		if !s.has(w.p) && w.d.stalls.othersWork(w.began) {
+			why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errUnderWay}
+			continue
+		}
+		if !w.d.stalls.stall(s.target, w.began) {
 			return nil
 		}
 		why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: ErrStalled}
