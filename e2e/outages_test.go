@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -222,7 +223,7 @@ func TestAnswersThatAreLostBringTheirBatchTwiceAndNoMore(t *testing.T) {
 		unanswered := 0
 		s.SetIntercept(func(c fakeaws.Call) error {
 			err := f.Intercept(c)
-			if err == fakeaws.ErrAnswerLost && exists(s, c.LogGroup, c.LogStream) {
+			if errors.Is(err, fakeaws.ErrAnswerLost) && exists(s, c.LogGroup, c.LogStream) {
 				mu.Lock()
 				defer mu.Unlock()
 				unanswered += c.Events

@@ -60,7 +60,7 @@ type Config struct {
 	// AttemptTimeout bounds one PutLogEvents call; 0 means 15 s.
 	AttemptTimeout time.Duration
 	// Patience is how long a Deliver waits for streams that take nothing while others do;
-	// 0 means 2 s.
+	// 0 means 3 s.
 	Patience time.Duration
 	// LedgerSize is how many chunks that were partly delivered are remembered; 0 means 4,096.
 	LedgerSize int

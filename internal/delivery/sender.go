@@ -44,6 +44,7 @@ type sender struct {
 	proven    bool // a put has worked: the stream is there
 	asked     bool // it was created or put to by this sender
 	guessed   bool // it was created before anything was put
+	creating  int  // creations under way
 	// suspects is how many events at the queue's front were in a batch that CloudWatch
 	// calls invalid, one of them being the reason.
 	suspects int
@@ -456,6 +457,8 @@ func (s *sender) ensure() *Error {
 	ctx, cancel := context.WithTimeout(s.d.ctx, time.Minute)
 	defer cancel()
 	began := s.d.cfg.Now()
+	s.countCreating(1)
+	defer s.countCreating(-1)
 	err := s.d.logs.EnsureStream(ctx, s.target)
 	if err == nil {
 		return nil
@@ -466,6 +469,18 @@ func (s *sender) ensure() *Error {
 	}
 	s.d.breaker.failed(s.target, err)
 	return e
+}
+
+func (s *sender) countCreating(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.creating += by
+}
+
+func (s *sender) isCreating() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.creating > 0
 }
 
 // again queues a batch whose stream was created, unless that happened too often.

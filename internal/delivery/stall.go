@@ -29,7 +29,7 @@ var ErrDown = errors.New("CloudWatch Logs is out of reach")
 // Neither is quarantined: nothing says that it will last.
 const (
 	// patience is how long a flush waits for a group that takes nothing.
-	patience = 2 * time.Second
+	patience = 3 * time.Second
 	// trialPatience is the same for a trial. An answer that comes later counts as well: the
 	// call goes on without the flush.
 	trialPatience = 250 * time.Millisecond
@@ -40,6 +40,12 @@ const (
 	// downGroups is from how many groups on an outage is everybody's; below, it may be
 	// that of the few that failed.
 	downGroups = 3
+	// forgetStalled is when a group is forgotten to which nobody has sent anything since it
+	// stalled: longer than Fluent Bit waits before it brings a chunk again (scheduler.cap,
+	// 2,000 s by default).
+	forgetStalled = 2 * time.Hour
+	// sayAgain is how often it is said of one group that it is stalled.
+	sayAgain = time.Minute
 	// maxStalled bounds how many groups are remembered as stalled.
 	maxStalled = 8192
 )
@@ -57,6 +63,7 @@ type stalls struct {
 
 	mu     sync.Mutex
 	groups map[groupKey]*stall
+	said   map[groupKey]time.Time // when it was last said that a group is stalled
 	took   map[groupKey]time.Time // when a group last took something
 	forgot time.Time              // when took was last emptied
 	// worked is the same for the last two groups apart.
@@ -74,13 +81,13 @@ type stalls struct {
 type stall struct {
 	trials int
 	next   time.Time // the next trial
-	// turned is when a chunk was sent back first because of it; zero if none was.
-	turned time.Time
+	// turned is when a chunk was sent back first because of it, and last; zero if none was.
+	turned, last time.Time
 }
 
 func newStalls(log *slog.Logger, now func() time.Time) *stalls {
 	return &stalls{
-		log: log, now: now, groups: map[groupKey]*stall{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, left: make(chan struct{}),
+		log: log, now: now, groups: map[groupKey]*stall{}, said: map[groupKey]time.Time{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, left: make(chan struct{}),
 		trial: func(n int) time.Duration {
 			d := min(time.Second<<min(n, 10), 5*time.Second)
 			return d/2 + rand.N(d/2)
@@ -146,6 +153,7 @@ func (x *stall) due(now time.Time) bool {
 	if x.turned.IsZero() {
 		x.turned = now
 	}
+	x.last = now
 	return false
 }
 
@@ -195,11 +203,19 @@ func (s *stalls) succeeded(t Target) {
 		}
 	}
 	if _, ok := s.groups[key]; ok {
-		delete(s.groups, key)
-		s.log.Info("the log group takes events again", "group", t.Group)
-		s.tell(t, false)
+		if at, ok := s.said[key]; ok && now.Sub(at) < sayAgain {
+			s.log.Info("the log group takes events again", "group", t.Group)
+		}
+		s.forget(key)
 	}
 	s.troubled.Store(len(s.groups) > 0)
+}
+
+// forget ends a group's trouble. The caller holds the lock.
+func (s *stalls) forget(key groupKey) {
+	delete(s.groups, key)
+	s.troubled.Store(len(s.groups) > 0 || s.outage != nil)
+	s.tell(Target{Role: key.role, Group: key.group}, false)
 }
 
 // failed notes a call begun at a time that failed for no reason of its own: no network, no
@@ -243,10 +259,24 @@ func (s *stalls) stall(t Target, since time.Time) bool {
 	if len(s.groups) < maxStalled {
 		s.groups[key] = &stall{next: s.now().Add(s.trial(0))}
 		s.troubled.Store(true)
-		s.log.Error("a log group takes nothing although others do; its chunks go back to Fluent Bit at once, but for a trial from time to time", "group", t.Group)
+		s.say(t)
 		s.tell(t, true)
 	}
 	return true
+}
+
+// say tells that a group is stalled, and of one that comes and goes from time to time. The
+// caller holds the lock.
+func (s *stalls) say(t Target) {
+	key, now := t.key(), s.now()
+	if at, ok := s.said[key]; ok && now.Sub(at) < sayAgain {
+		return
+	}
+	if len(s.said) >= maxStalled {
+		clear(s.said)
+	}
+	s.said[key] = now
+	s.log.Error("a log group takes nothing although others do; its chunks go back to Fluent Bit at once, but for a trial from time to time", "group", t.Group)
 }
 
 // othersWork reports whether any group took anything since then.
@@ -263,13 +293,18 @@ func (s *stalls) waiting() (since time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.now()
 	earlier := func(x *stall) {
-		if x != nil && !x.turned.IsZero() && (since.IsZero() || x.turned.Before(since)) {
+		if x != nil && now.Sub(x.last) < forgetStalled && !x.turned.IsZero() && (since.IsZero() || x.turned.Before(since)) {
 			since = x.turned
 		}
 	}
 	earlier(s.outage)
-	for _, x := range s.groups {
+	for key, x := range s.groups {
+		if now.Sub(x.last) >= forgetStalled && now.Sub(x.next) >= forgetStalled {
+			s.forget(key)
+			continue
+		}
 		earlier(x)
 	}
 	return since
@@ -287,8 +322,7 @@ func (s *stalls) keep(used func(groupKey) bool) {
 	defer s.mu.Unlock()
 	for key := range s.groups {
 		if !used(key) {
-			delete(s.groups, key)
-			s.tell(Target{Role: key.role, Group: key.group}, false)
+			s.forget(key)
 		}
 	}
 }

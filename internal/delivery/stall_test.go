@@ -448,3 +448,55 @@ func TestAGroupIsNotMarkedForWhatIsForgotten(t *testing.T) {
 		require.Empty(t, s.groups, "it took something a moment ago")
 	})
 }
+
+// Creations are the account's quota: a stream that waits for its own says nothing of the
+// group, whose other streams are served.
+func TestAStreamThatIsBeingCreatedLeavesItsWorkerAndMarksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		made := false
+		x.ensure = func(to Target) error {
+			time.Sleep(20 * time.Second)
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			made = true
+			return nil
+		}
+		x.set("/eks/tenants/new", func(context.Context) error {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if !made {
+				return apiError("ResourceNotFoundException")
+			}
+			return nil
+		})
+		d := closed(t, New(x, Config{Log: quiet, Stalled: func(to Target, _ bool) { t.Errorf("%s was called stalled", to.Group) }}))
+		failures := everySecond(t, d)
+		took, err := flush(d, 1, target("new"))
+		require.ErrorIs(t, err, errCreating)
+		require.LessOrEqual(t, took, patience+patience/4)
+		time.Sleep(20 * time.Second)
+		_, err = flush(d, 1, target("new"))
+		require.NoError(t, err)
+		require.Zero(t, failures.Load())
+	})
+}
+
+// A pod that is gone, or whose events go to quarantine now, leaves no mark and no age for ever.
+func TestAStalledGroupToWhichNobodySendsIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("/eks/tenants/slow", hang)
+		var told []bool
+		d := closed(t, New(x, Config{Log: quiet, LedgerSize: 1, Stalled: func(_ Target, stalled bool) { told = append(told, stalled) }}))
+		everySecond(t, d)
+		for range 2 {
+			_, err := flush(d, 1, target("slow"))
+			require.ErrorIs(t, err, ErrStalled)
+		}
+		require.False(t, d.stalls.waiting().IsZero())
+		time.Sleep(forgetStalled + time.Minute)
+		require.True(t, d.stalls.waiting().IsZero())
+		require.Equal(t, []bool{true, false}, told)
+	})
+}

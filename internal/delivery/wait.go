@@ -74,6 +74,9 @@ func (w *wait) until(ctx context.Context) error {
 	}
 }
 
+// errCreating says what is waited for; it goes on without the flush.
+var errCreating = errors.New("the stream is still being created")
+
 // errUnderWay is no fault of where the chunk goes now.
 var errUnderWay = errors.New("a call to where the chunk went before has not ended")
 
@@ -102,6 +105,11 @@ func (w *wait) stalled() error {
 		}
 		if short {
 			return nil // beside a trial of another's, this one's time is not over
+		}
+		if s.isCreating() && w.d.stalls.othersWork(w.began) {
+			// The account's quota, not the group: its other streams are no worse for it.
+			why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errCreating}
+			continue
 		}
 		if !s.has(w.p) && w.d.stalls.othersWork(w.began) {
 			why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errUnderWay}

@@ -150,7 +150,7 @@ func (b *bucket) take(now time.Time) bool {
 
 // Intercept is for Server.SetIntercept.
 func (f *Faults) Intercept(c Call) error {
-	latency, answer, over := f.decide(c)
+	latency, over, answer := f.decide(c)
 	if latency > 0 {
 		wait(latency, over)
 	}
@@ -171,13 +171,13 @@ func wait(d time.Duration, over <-chan struct{}) {
 }
 
 // decide says what happens to a call: how long it waits, what it is answered, and what ends a hang.
-func (f *Faults) decide(c Call) (latency time.Duration, answer error, over <-chan struct{}) {
+func (f *Faults) decide(c Call) (latency time.Duration, over <-chan struct{}, answer error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
 	if q := f.quotas[c.Operation]; q != nil && !q.take(now) {
 		f.hits["quota"]++
-		return 0, Throttled, nil
+		return 0, nil, Throttled
 	}
 	for _, name := range f.order {
 		x := f.faults[name]
@@ -187,14 +187,14 @@ func (f *Faults) decide(c Call) (latency time.Duration, answer error, over <-cha
 		f.hits[name]++
 		latency, over = latency+x.Latency, x.over
 		if x.Answer != nil {
-			return latency, x.Answer, over
+			return latency, over, x.Answer
 		}
 	}
 	if f.appear > 0 && !f.visible(c, now) {
 		f.hits["appear"]++
-		return latency, NotFound, over
+		return latency, over, NotFound
 	}
-	return latency, nil, over
+	return latency, over, nil
 }
 
 func (x *fault) meets(c Call) bool {

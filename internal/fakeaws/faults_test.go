@@ -49,11 +49,7 @@ func TestAHangLastsUntilItIsCleared(t *testing.T) {
 		got := make(chan error, 1)
 		go func() { got <- f.Intercept(call("PutLogEvents", "/g", "s")) }()
 		time.Sleep(time.Hour)
-		select {
-		case <-got:
-			t.Fatal("it was answered")
-		default:
-		}
+		require.Empty(t, got)
 		f.Clear("hang")
 		require.ErrorIs(t, <-got, fakeaws.ErrConnectionReset)
 	})

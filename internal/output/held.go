@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,10 @@ const defaultHoldBudget = "1024"
 // scheduler waits 2,000 s at most by default (scheduler.cap), and drops chunks of its own
 // accord where its storage is full.
 const forgetHeld = 2 * time.Hour
+
+// sweepAt is from how many chunks on those that never come back are looked for where there
+// is no budget.
+const sweepAt = 4096
 
 // held are the chunks that stay with Fluent Bit because their tenant's log group takes
 // nothing. Each is one of its tasks, and when those are used up nobody's logs move any
@@ -45,7 +50,7 @@ func (h *held) keep(tenant string, key delivery.Key, now time.Time) bool {
 	c, ok := h.chunks[key]
 	switch {
 	case !ok:
-		if h.budget > 0 && len(h.chunks) >= h.budget {
+		if len(h.chunks) >= cmp.Or(h.budget, sweepAt) {
 			h.sweep(now)
 		}
 		tenants := len(h.byTenant)

@@ -240,7 +240,12 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 	case refused:
 		away = nil
 	case errors.Is(away, delivery.ErrStalled):
-		reason = "stalled" // it may not last: on_failure only counts where too much is held
+		// It may not last, and be the account's quota as well: on_failure only counts where
+		// too much is held, and nothing is dropped for it.
+		reason = "stalled"
+		if onFailure != onFailureQuarantine {
+			return d, away
+		}
 	default:
 		return d, away
 	}

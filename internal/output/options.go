@@ -279,7 +279,7 @@ var specs = []spec{
 		"How long a flush may take. Keep Fluent Bit's `Grace` above it.",
 		duration(time.Second, 5*time.Minute, func(o *Options) *time.Duration { return &o.FlushTimeout })},
 	{"max_in_flight", "32", "1 to 256 calls at once",
-		"PutLogEvents calls at once, of this `[OUTPUT]`.",
+		"PutLogEvents calls at once, of this `[OUTPUT]`; one log group has half of them. With fewer than 8, calls that hang for two tenants can hold up the others.",
 		number(1, 256, func(o *Options) *int { return &o.MaxInFlight })},
 	{"state_path", "", "the path of a folder",
 		"Where is kept over a restart what was delivered of chunks that were not delivered whole, so that the rest does not bring it twice. Beside Fluent Bit's `storage.path`, with `storage.type filesystem`.",

@@ -207,10 +207,11 @@ func roleOf(t *tenancy.Tenant) awsclient.Role {
 	return awsclient.Role{ARN: t.RoleARN, ExternalID: t.ExternalID}
 }
 
-// sendsTo reports whether a tenant's group is written to with this role.
+// sendsTo reports whether a group is written to with this role: all but a tenant's own are
+// with any.
 func (v *view) sendsTo(role awsclient.Role, group string) bool {
 	t, ok := v.owner(group)
-	return ok && role == roleOf(&t)
+	return !ok || role == roleOf(&t)
 }
 
 // roles are those the tenants have.
