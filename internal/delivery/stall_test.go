@@ -490,8 +490,8 @@ func TestAStalledGroupToWhichNobodySendsIsForgotten(t *testing.T) {
 		var told []bool
 		d := closed(t, New(x, Config{Log: quiet, LedgerSize: 1, Stalled: func(_ Target, stalled bool) { told = append(told, stalled) }}))
 		everySecond(t, d)
-		for range 2 {
-			_, err := flush(d, 1, target("slow"))
+		for n := range 2 {
+			_, err := flush(d, byte(n), target("slow"))
 			require.ErrorIs(t, err, ErrStalled)
 		}
 		require.False(t, d.stalls.waiting().IsZero())
