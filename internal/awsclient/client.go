@@ -147,6 +147,20 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
 }
 
+// FailThrottled is an option of one call: where AWS throttles it, it fails at once and is
+// not repeated. For callers that hold up others while they wait.
+func FailThrottled(o *cloudwatchlogs.Options) {
+	if o.Retryer != nil {
+		o.Retryer = unthrottled{o.Retryer}
+	}
+}
+
+type unthrottled struct{ aws.Retryer }
+
+func (r unthrottled) IsErrorRetryable(err error) bool {
+	return Classify(err) != ClassThrottled && r.Retryer.IsErrorRetryable(err)
+}
+
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.
 func (c *Client) As(role Role) *Client {

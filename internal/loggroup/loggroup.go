@@ -79,6 +79,11 @@ type Config struct {
 	// retention policy wins, and about the wait before one at a group whose retention was
 	// set; 0 means 1 h.
 	Recheck time.Duration
+	// Unmarked is the wait before the tags are read of a group that is young and has its
+	// retention: only they tell whether it is still in state new, and nothing but that
+	// mark depends on it. Every node has to ask for every group by itself, at 5 calls/s
+	// per account (CloudWatch Logs quotas). nil means by chance, up to a day.
+	Unmarked func() time.Duration
 	// CallTimeout bounds one look at groups, and the settling of one; 0 means 30 s.
 	CallTimeout time.Duration
 }
@@ -109,6 +114,7 @@ type Keeper struct {
 	flight  singleflight.Group
 	checked *lru.Cache[string, int] // groups looked at, or being looked at, for how many days
 	created *lru.Cache[string, int] // how often this process has made the group exist
+	streams pace                    // of CreateLogStream
 
 	mu      sync.Mutex
 	waiting map[string]work // groups whose retention is still to be confirmed
@@ -134,6 +140,9 @@ func NewKeeper(api API, cfg Config) *Keeper {
 	}
 	if cfg.CallTimeout <= 0 {
 		cfg.CallTimeout = 30 * time.Second
+	}
+	if cfg.Unmarked == nil {
+		cfg.Unmarked = func() time.Duration { return rand.N(24 * time.Hour) }
 	}
 	if cfg.Delay == nil {
 		cfg.Delay = func() time.Duration { return 0 }

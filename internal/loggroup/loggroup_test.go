@@ -43,7 +43,8 @@ func keeper(t *testing.T, api API, create bool, log io.Writer) *Keeper {
 	if log != nil {
 		h = slog.NewTextHandler(log, nil)
 	}
-	k := NewKeeper(api, Config{Create: create, Log: slog.New(h), Backoff: func(int) time.Duration { return time.Millisecond }})
+	k := NewKeeper(api, Config{Create: create, Log: slog.New(h), Backoff: func(int) time.Duration { return time.Millisecond },
+		Unmarked: func() time.Duration { return 0 }})
 	t.Cleanup(k.Close)
 	return k
 }

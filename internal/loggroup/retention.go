@@ -17,13 +17,19 @@ import (
 type work struct {
 	spec    Spec
 	created bool // by this process
-	attempt int  // how often it failed
-	due     time.Time
+	// unfinished: its tags say so, whoever created it.
+	unfinished bool
+	attempt    int // how often it failed
+	due        time.Time
 	// entry tells this work from one for the same group that came in while it was done.
 	entry uint64
 	// raised: the retention was set by us, and is looked at once more later.
 	raised bool
-	// settled: it is confirmed, and only that later look is left.
+	// unmarked: its retention is right, and whether it is marked so is looked at after
+	// later, or has been put off already where that is 0.
+	unmarked bool
+	later    time.Duration
+	// settled: it is confirmed, and only a later look is left.
 	settled bool
 	// stuck: setting the retention had no effect, it stayed at stuckAt days (0: for ever).
 	stuck   bool
@@ -96,6 +102,7 @@ func (k *Keeper) confirm(batch []work) {
 		k.cfg.Log.Error("retention of log groups is not confirmed; events are delivered meanwhile",
 			"groups", len(batch), "first", batch[0].spec.Group, "error", awsclient.Brief(err))
 	}
+	again := map[int]time.Time{} // by attempt
 	for _, w := range batch {
 		werr := err
 		if err == nil {
@@ -108,7 +115,7 @@ func (k *Keeper) confirm(batch []work) {
 		if k.ctx.Err() != nil {
 			return
 		}
-		k.finish(w, werr)
+		k.finish(w, werr, again)
 	}
 }
 
@@ -116,8 +123,11 @@ func (k *Keeper) confirm(batch []work) {
 // not reached every host of AWS.
 const consistency = 5
 
-// finish takes the group off the list, or puts it back with a later date.
-func (k *Keeper) finish(w work, err error) {
+// finish takes the group off the list, or puts it back with a later date. Those that
+// failed together are looked at again together, at the moment that is noted in again by
+// how often they have failed: each at its own would be a call for each, when the account
+// throttles already.
+func (k *Keeper) finish(w work, err error, again map[int]time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.waiting[w.spec.Group].entry != w.entry {
@@ -126,8 +136,13 @@ func (k *Keeper) finish(w work, err error) {
 	if err == nil && w.raised {
 		// Setting looks at what is there and puts: another node with other days may have
 		// put between the two. Whoever wants more looks again and wins.
-		w.raised, w.created, w.attempt, w.stuck = false, false, 0, false
+		w.raised, w.created, w.unfinished, w.attempt, w.stuck = false, false, false, 0, false
 		w.settled, w.due = true, time.Now().Add(k.cfg.Recheck/2+rand.N(k.cfg.Recheck))
+		k.waiting[w.spec.Group] = w
+		return
+	}
+	if err == nil && w.later > 0 {
+		w.settled, w.attempt, w.due, w.later = true, 0, time.Now().Add(w.later), 0
 		k.waiting[w.spec.Group] = w
 		return
 	}
@@ -137,11 +152,13 @@ func (k *Keeper) finish(w work, err error) {
 	}
 	w.settled = false
 	w.attempt++
-	wait := k.cfg.Backoff(w.attempt)
-	if w.stuck && w.attempt > consistency {
-		wait = k.cfg.Recheck
+	if again[w.attempt].IsZero() {
+		again[w.attempt] = time.Now().Add(k.cfg.Backoff(w.attempt))
 	}
-	w.due = time.Now().Add(wait)
+	w.due = again[w.attempt]
+	if w.stuck && w.attempt > consistency {
+		w.due = time.Now().Add(k.cfg.Recheck)
+	}
 	k.waiting[w.spec.Group] = w
 }
 
@@ -200,14 +217,21 @@ func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
 		return nil
 	}
 	arn := value(g.LogGroupArn)
-	isNew := w.created
+	isNew := w.created || w.unfinished
 	if !isNew && (g.RetentionInDays == nil || young(g)) {
+		if enough(g, w.spec.RetentionDays) && !w.unmarked {
+			w.unmarked, w.later = true, k.cfg.Unmarked()
+			if w.later > 0 {
+				return nil
+			}
+		}
 		// It may be ours, and not finished: only the tags tell.
 		out, err := k.api.ListTagsForResource(ctx, &cloudwatchlogs.ListTagsForResourceInput{ResourceArn: &arn})
 		if err != nil {
 			return fmt.Errorf("failed to read the tags of group %s: %w", w.spec.Group, err)
 		}
 		isNew = out.Tags[TagState] == StateNew
+		w.unfinished = isNew
 	}
 	switch decide(g, w.spec.RetentionDays, isNew) {
 	case leave:

@@ -1,0 +1,58 @@
+package loggroup
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+)
+
+// pace holds this process's calls of one operation back while the account throttles
+// them. A thousand nodes that start at once share 50 CreateLogStream calls a second:
+// what each of them calls in vain is the others' turn as well.
+type pace struct {
+	mu    sync.Mutex
+	steps int // how long the next rest is; what a throttled call adds, one that is not takes away
+	until time.Time
+}
+
+const (
+	firstRest = time.Second
+	maxRest   = 30 * time.Second
+)
+
+// errResting stands for a call that was not made.
+type errResting struct{ error }
+
+// Class is awsclient.ClassThrottled.
+func (errResting) Class() awsclient.Class { return awsclient.ClassThrottled }
+
+var resting = errResting{errors.New("the account throttles this call; it is not made for a while")}
+
+// resting returns an error while no call is to be made.
+func (p *pace) resting(now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Before(p.until) {
+		return resting
+	}
+	return nil
+}
+
+// answered takes note of a call that was made from began to now.
+func (p *pace) answered(c awsclient.Class, began, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case c != awsclient.ClassThrottled:
+		p.steps = max(0, p.steps-1)
+	case began.Before(p.until):
+		// Another call of the same moment has said so.
+	default:
+		d := min(firstRest<<min(p.steps, 10), maxRest)
+		p.until = now.Add(d/2 + rand.N(d/2))
+		p.steps = min(p.steps+1, 6)
+	}
+}
