@@ -67,6 +67,10 @@ bench: ## a record's cost; then Fluent Bit with null, core and this plugin side 
 	go test -run xxx -bench . -benchmem ./internal/chunk ./internal/tenancy ./internal/delivery
 	@go run ./e2e/bench
 
+.PHONY: scale
+scale: ## a cluster in virtual time against an account's quotas: docs/scaling.md's tables and plot (an hour); results in build/scale are kept
+	GOGC=400 go test -count=1 -timeout 3h -run 'TestCluster|TestVariedLines' -v ./e2e/scale -full $(abspath $(BUILD))/scale -show $(abspath docs/scaling.svg)
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@for pkg in $$(go list ./internal/... ./e2e/...); do \

@@ -48,6 +48,7 @@ type Scenario struct {
 	Drain bool
 	// RollEvery is when the next tenth of the nodes rolls; 1 min.
 	RollEvery time.Duration
+	Rolls     int // how many tenths roll; 10
 
 	RetentionCheckDelay time.Duration // 5 min
 	MaxInFlight         int           // 32
@@ -62,6 +63,7 @@ func (s Scenario) withDefaults() Scenario {
 	set(&s.Flush, time.Second)
 	set(&s.GroupAge, 30*24*time.Hour)
 	set(&s.RollEvery, time.Minute)
+	set(&s.Rolls, 10)
 	set(&s.RetentionCheckDelay, 5*time.Minute)
 	set(&s.MaxInFlight, 32)
 	set(&s.FlushTimeout, time.Minute)
@@ -88,6 +90,7 @@ type Simulation struct {
 	ended    chan struct{} // no lines are written any more
 	tickers  sync.WaitGroup
 
+	stopping                             atomic.Bool // flushes are broken off, which is no failure
 	trips, full, retries, timeouts, lost atomic.Int64
 
 	mu      sync.Mutex
@@ -161,6 +164,7 @@ func Run(sc Scenario) Result {
 	if s.Scenario.Drain {
 		s.drain()
 	}
+	s.stopping.Store(true)
 	var all sync.WaitGroup
 	for _, n := range s.nodes {
 		all.Go(func() { n.plugin.stop(true) })
@@ -196,7 +200,7 @@ const starting = 10 * time.Second
 func (s *Simulation) roll() {
 	step := max(1, len(s.nodes)/10)
 	var rolling sync.WaitGroup
-	for from := 0; from < len(s.nodes); from += step {
+	for from := 0; from < min(len(s.nodes), s.Scenario.Rolls*step); from += step {
 		time.Sleep(s.Scenario.RollEvery)
 		for i := from; i < min(from+step, len(s.nodes)); i++ {
 			rolling.Go(func() { s.replace(i) })
@@ -267,7 +271,7 @@ func (s *Simulation) drain() {
 
 // flushed notes how a flush ended.
 func (s *Simulation) flushed(c *lines, began, now time.Time, err error) {
-	if err != nil {
+	if err != nil && !s.stopping.Load() {
 		s.retries.Add(1)
 		if errors.Is(err, delivery.ErrTimeout) {
 			s.timeouts.Add(1)
