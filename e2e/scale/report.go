@@ -77,7 +77,9 @@ func Draw(file string, results map[string]Result) error {
 				for at := 0; at+10 <= min(len(r.Passed), int(r.Written)); at += 10 {
 					points = append(points, plot.Point{X: float64(at+5) / 60, Y: series(r.Passed).mean(at, at+10)})
 				}
-				lines = append(lines, plot.Series{Name: name, Points: points})
+				if len(points) > 0 {
+					lines = append(lines, plot.Series{Name: name, Points: points})
+				}
 			}
 		}
 		return lines

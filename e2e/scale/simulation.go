@@ -1,6 +1,6 @@
 // Package scale runs the delivery and the log groups of a whole cluster, a thousand nodes
 // of them, against a model of one AWS account's quotas, in the virtual time of
-// testing/synctest. What is real and what is a model is said at Scenario and Account.
+// testing/synctest. What is real and what is a model is said in docs/scaling.md.
 package scale
 
 import (
