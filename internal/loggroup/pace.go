@@ -20,7 +20,7 @@ type pace struct {
 
 const (
 	firstRest = time.Second
-	maxRest   = 30 * time.Second
+	maxRest   = 8 * time.Second // longer leaves some of the quota unused (docs/scaling.md)
 )
 
 // errResting stands for a call that was not made.
