@@ -13,10 +13,6 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/loggroup"
 )
 
-// controlAttempts is awsclient's: how often the SDK makes a call that creates or
-// describes something.
-const controlAttempts = 6
-
 // client is one process's client: the SDK's own retry middleware, with its limits, back-off
 // and token bucket, before the account, for every call but PutLogEvents.
 type client struct {
@@ -26,7 +22,7 @@ type client struct {
 }
 
 func newClient(a *Account) *client {
-	standard := retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = controlAttempts })
+	standard := awsclient.Retryer()
 	return &client{account: a, options: cloudwatchlogs.Options{Retryer: standard}, retries: attempts(standard)}
 }
 

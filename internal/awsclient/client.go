@@ -57,6 +57,14 @@ const sessionName = "eks-tenant-logs"
 // seen by the one who accounts for what was delivered.
 const controlAttempts = 8
 
+// Retryer is how the SDK repeats calls that create or describe something.
+func Retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = controlAttempts
+		o.Backoff = retry.BackoffDelayerFunc(controlBackoff)
+	})
+}
+
 // controlBackoff is the wait before another attempt at such a call, attempt counting from 0.
 // The SDK's own begins with up to a second, which a flush spends for each of the four calls
 // that make a group and its stream. What is throttled again waits longer, up to 6 s.
@@ -108,12 +116,7 @@ func New(ctx context.Context, c Config) (*Client, error) {
 		})
 	opts := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(httpClient),
-		config.WithRetryer(func() aws.Retryer {
-			return retry.NewStandard(func(o *retry.StandardOptions) {
-				o.MaxAttempts = controlAttempts
-				o.Backoff = retry.BackoffDelayerFunc(controlBackoff)
-			})
-		}),
+		config.WithRetryer(Retryer),
 	}
 	if c.Region != "" {
 		opts = append(opts, config.WithRegion(c.Region))
@@ -147,19 +150,17 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
 }
 
-// FailThrottled is an option of one call: where AWS throttles it, it fails at once and is
-// not repeated. For callers that hold up others while they wait.
-func FailThrottled(o *cloudwatchlogs.Options) {
+// FewAttempts is an option of one call: it is made four times at most, within about half a
+// second. For callers that hold up others while they wait.
+func FewAttempts(o *cloudwatchlogs.Options) {
 	if o.Retryer != nil {
-		o.Retryer = unthrottled{o.Retryer}
+		o.Retryer = fewAttempts{o.Retryer}
 	}
 }
 
-type unthrottled struct{ aws.Retryer }
+type fewAttempts struct{ aws.Retryer }
 
-func (r unthrottled) IsErrorRetryable(err error) bool {
-	return Classify(err) != ClassThrottled && r.Retryer.IsErrorRetryable(err)
-}
+func (fewAttempts) MaxAttempts() int { return 4 }
 
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.

@@ -86,14 +86,14 @@ func (k *Keeper) ensureStream(ctx context.Context, spec Spec, stream string) err
 	}
 }
 
-// createStream makes one call. The SDK does not repeat a throttled one: it would hold its
+// createStream makes one call, which the SDK repeats a few times only: it would hold its
 // flush, and with it a worker of Fluent Bit and the chunks of others, for half a minute.
 func (k *Keeper) createStream(ctx context.Context, group, stream string) error {
 	began := time.Now()
 	if err := k.streams.resting(began); err != nil {
 		return fmt.Errorf("failed to create stream %s of group %s: %w", stream, group, err)
 	}
-	_, err := k.api.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream}, awsclient.FailThrottled)
+	_, err := k.api.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream}, awsclient.FewAttempts)
 	c := awsclient.Classify(err)
 	k.streams.answered(c, began, time.Now())
 	if c == awsclient.ClassNone || c == awsclient.ClassExists {
