@@ -19,7 +19,7 @@ endif
 LDFLAGS := -s -w
 FUZZTIME ?= 20s
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/...
+PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/...
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
