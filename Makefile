@@ -18,6 +18,8 @@ endif
 endif
 LDFLAGS := -s -w
 FUZZTIME ?= 20s
+MINUTES ?= 10
+RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
 PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/...
 
@@ -70,6 +72,10 @@ bench: ## a record's cost; then Fluent Bit with null, core and this plugin side 
 .PHONY: scale
 scale: ## a cluster in virtual time against an account's quotas: docs/scaling.md's tables and plot (an hour); results in build/scale are kept
 	GOGC=400 go test -count=1 -timeout 3h -run 'TestCluster|TestVariedLines' -v ./e2e/scale -full $(abspath $(BUILD))/scale -show $(abspath docs/scaling.svg)
+
+.PHONY: soak
+soak: ## ten minutes of a real Fluent Bit while one thing after the other goes wrong; MINUTES=, RATE=
+	@go run ./e2e/soak -minutes $(MINUTES) -rate $(RATE)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)

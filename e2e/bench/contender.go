@@ -34,7 +34,7 @@ func (c contender) of(w work) work {
 }
 
 func core(workers int) contender {
-	return contender{Name: "core", Workers: workers, filter: true, slow: 0.05, output: func(cw *node.CloudWatch, w work, workers int) string {
+	return contender{Name: "core", Workers: workers, filter: true, slow: 0.005, output: func(cw *node.CloudWatch, w work, workers int) string {
 		text := node.CoreOutput(cw, workers)
 		if w.Aggregated {
 			text += "    log_stream_template $kubernetes['pod_name']\n"

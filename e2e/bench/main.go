@@ -41,7 +41,7 @@ func main() {
 	var only string
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each contender runs each work")
 	flag.Float64Var(&s.scale, "scale", 1, "of the number of lines")
-	flag.StringVar(&s.json, "json", "", "a file for the figures of every run")
+	flag.StringVar(&s.json, "json", "", "a file for the figures of every run; those that are in it are not run again")
 	flag.StringVar(&s.plot, "plot", "", "a file for the plots, SVG")
 	flag.StringVar(&only, "only", "", "parts to run, separated by commas: ceiling, w1, w2, w3, throttled, streams, workers; default all")
 	flag.Parse()
@@ -71,7 +71,7 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, engine: node.FluentBit{Binary: binary}, plugin: filepath.Join(dir, "out_cloudwatch_tenants.so"), token: filepath.Join(dir, "token"), nodes: map[work]*node.Node{}}
+	b := &bench{dir: dir, engine: node.FluentBit{Binary: binary}, plugin: filepath.Join(dir, "out_cloudwatch_tenants.so"), token: filepath.Join(dir, "token"), nodes: map[work]*node.Node{}, save: func() error { return nil }}
 	if err := os.WriteFile(b.token, []byte("a-token"), 0o600); err != nil {
 		return err
 	}
@@ -84,18 +84,26 @@ func run(ctx context.Context, s settings) error {
 	b.api = api.URL
 
 	r := &report{}
+	if s.json != "" {
+		if text, err := os.ReadFile(s.json); err == nil {
+			if err := json.Unmarshal(text, r); err != nil {
+				return fmt.Errorf("%s: %w", s.json, err)
+			}
+		}
+		b.save = func() error {
+			text, err := json.MarshalIndent(r, "", "  ")
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(s.json, text, 0o600)
+		}
+	}
 	if err := b.parts(ctx, s, r, others); err != nil {
 		return err
 	}
 	r.Verdicts = r.bars()
-	if s.json != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(s.json, text, 0o600); err != nil {
-			return err
-		}
+	if err := b.save(); err != nil {
+		return err
 	}
 	if s.plot != "" {
 		if err := r.plot(s.plot); err != nil {
@@ -106,7 +114,7 @@ func run(ctx context.Context, s settings) error {
 }
 
 func (b *bench) parts(ctx context.Context, s settings, r *report, others []contender) error {
-	if s.wants("ceiling") {
+	if s.wants("ceiling") && len(r.Ceilings) == 0 {
 		for _, compress := range []bool{true, false} {
 			c, err := b.ceiling(ctx, compress)
 			if err != nil {
@@ -182,6 +190,11 @@ func (b *bench) parts(ctx context.Context, s settings, r *report, others []conte
 }
 
 func (b *bench) add(ctx context.Context, r *report, part string, w work, c contender, round, throttled int) error {
+	for _, f := range r.Runs {
+		if f.Part == part && f.Work == w.Name && f.Streams == w.Pods && f.Contender == c.Name && f.Workers == c.Workers && f.Round == round && f.Throttled == throttled {
+			return nil
+		}
+	}
 	f, err := b.one(ctx, w, c, throttled)
 	if err != nil {
 		return fmt.Errorf("%s with %s: %w", w.Name, c, err)
@@ -189,5 +202,5 @@ func (b *bench) add(ctx context.Context, r *report, part string, w work, c conte
 	f.Part, f.Round = part, round
 	r.Runs = append(r.Runs, f)
 	fmt.Fprintf(os.Stderr, "%s %s round %d, %s: %.0f events/s\n", part, w.Name, round, c, f.EventsPerSecond)
-	return nil
+	return b.save()
 }

@@ -46,6 +46,7 @@ type bench struct {
 	api    string // the Kubernetes API's stand-in
 	token  string
 	nodes  map[work]*node.Node // works that are written
+	save   func() error        // keeps what was found so far
 }
 
 // most is how long one run may take.

@@ -328,6 +328,11 @@ func (s *Server) store(g *group, st *stream, p *putLogEvents, start, end int, in
 	copy(b.records, p.records[start:end])
 	b.base = s.seq.Add(uint64(n)) - uint64(n) + 1
 	bytes := p.size(start, end)
+	if s.cfg.Observe != nil {
+		for _, r := range b.records {
+			s.cfg.Observe(g.name, st.name, p.text[r.off:r.off+r.len])
+		}
+	}
 	if !s.cfg.DiscardMessages {
 		from := b.records[0].off
 		last := b.records[n-1]

@@ -58,6 +58,9 @@ type Config struct {
 	AllowUnknownMembers bool
 	// DiscardMessages counts accepted events without keeping them, for load tests that would not fit in memory.
 	DiscardMessages bool
+	// Observe, if set, is told of each event that was accepted; the message may not be kept. It is called from many
+	// goroutines at once.
+	Observe func(group, stream string, message []byte)
 	// Intercept, if set, sees every authenticated call before it is carried out; see Server.SetIntercept.
 	Intercept func(Call) error
 	// Logger gets one debug line a call, and an error for a panic. Default: nothing is logged.
