@@ -58,7 +58,7 @@ e2e: ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=)
 	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \
 	if [ -z "$$bin" ]; then echo "make e2e: no Fluent Bit found on PATH or in \$$FLUENT_BIT: nothing was tested"; exit 2; fi; \
 	"$$bin" --version | head -1; \
-	E2E_ENGINE=fluent-bit FLUENT_BIT="$$bin" go test -count=1 -v ./e2e
+	E2E_ENGINE=fluent-bit FLUENT_BIT="$$bin" go test -count=1 -timeout 40m -v ./e2e
 
 .PHONY: live
 live: ## ask a real AWS account what only AWS can tell; needs TENANTLOGS_LIVE_ACCOUNT (docs/live.md)
@@ -66,7 +66,7 @@ live: ## ask a real AWS account what only AWS can tell; needs TENANTLOGS_LIVE_AC
 
 .PHONY: bench
 bench: ## a record's cost; then Fluent Bit with null, core and this plugin side by side (minutes)
-	go test -run xxx -bench . -benchmem ./internal/chunk ./internal/tenancy ./internal/delivery
+	go test -run xxx -bench . -benchmem ./internal/chunk ./internal/tenancy ./internal/delivery ./internal/output
 	@go run ./e2e/bench
 
 .PHONY: scale

@@ -259,61 +259,92 @@ func live(t *testing.T, n *node.Node, pod node.Pod, perSecond int, stop <-chan s
 	})
 }
 
-// One tenant logs a hundred times what the others do. All of it arrives, once, and how much
-// later the others' lines arrive is measured and printed.
+// ages is how old the lines of ten steady tenants are when they arrive, beside what else a
+// node has to do, and how long it takes until the last has arrived.
+func ages(t *testing.T, e node.Engine, lasts time.Duration, flood bool, fault *fakeaws.Fault) (p50, p99, all time.Duration) {
+	cw, s := standIn(t, fakeaws.Config{Latency: 20 * time.Millisecond})
+	f := fakeaws.NewFaults(1)
+	s.SetIntercept(f.Intercept)
+	if fault != nil {
+		f.Set("trouble", *fault)
+	}
+	n := newNode(t)
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	var steady, beside atomic.Int64
+	for tenant := range 10 {
+		live(t, n, node.Pod{Namespace: fmt.Sprint("tenant-t", tenant), Name: fmt.Sprint("p", tenant), Container: "c"}, 40, stop, &writers, &steady)
+	}
+	other := node.Pod{Namespace: "tenant-other", Name: "p", Container: "c"}
+	if flood {
+		live(t, n, other, 4000, stop, &writers, &beside)
+	}
+	if fault != nil {
+		live(t, n, other, 40, stop, &writers, &beside)
+	}
+	others := func() (events int64) {
+		for _, g := range s.Groups() {
+			if !strings.HasSuffix(g.Name, "/other") {
+				events += g.Events
+			}
+		}
+		return events
+	}
+	began := time.Now()
+	var once, over sync.Once
+	require.NoError(t, e.Ship(within(t, lasts+2*time.Minute), node.Run{
+		Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: newLog(t), Options: options(cw),
+		Until: func() bool {
+			if time.Since(began) < lasts {
+				return false
+			}
+			once.Do(func() { close(stop); writers.Wait() })
+			if others() < steady.Load() {
+				return false
+			}
+			over.Do(func() { all = time.Since(began); f.Clear() })
+			return s.Accepted() >= int(steady.Load()+beside.Load())
+		},
+	}))
+	require.EqualValues(t, steady.Load()+beside.Load(), s.Accepted(), "each line once")
+	var list []int64
+	for _, g := range s.Groups() {
+		for _, st := range g.Streams {
+			for _, ev := range s.Events(g.Name, st.Name) {
+				if !strings.HasSuffix(g.Name, "/other") && ev.Timestamp > began.Add(2*time.Second).UnixMilli() { // streams are there, files are found
+					list = append(list, ev.IngestionTime-ev.Timestamp)
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, list)
+	slices.Sort(list)
+	at := func(q float64) time.Duration {
+		return time.Duration(list[int(q*float64(len(list)-1))]) * time.Millisecond
+	}
+	return at(0.5), at(0.99), all
+}
+
+// One tenant logs a hundred times what the others do, or gets no answer for the whole run.
+// All of it arrives, once, and how much later the others' lines arrive is measured and
+// printed.
 func TestAFloodOfOneTenantArrivesAndDelaysTheOthersLittle(t *testing.T) {
-	for _, e := range engines(t) {
-		if e.Name() == "host" {
-			t.Skip("needs an engine that follows files while they grow: make e2e")
-		}
-		run := func(flood bool) (p50, p99 time.Duration) {
-			cw, s := standIn(t, fakeaws.Config{Latency: 20 * time.Millisecond})
-			n := newNode(t)
-			stop := make(chan struct{})
-			var writers sync.WaitGroup
-			var count atomic.Int64
-			for tenant := range 10 {
-				live(t, n, node.Pod{Namespace: fmt.Sprint("tenant-t", tenant), Name: fmt.Sprint("p", tenant), Container: "c"}, 40, stop, &writers, &count)
-			}
-			if flood {
-				live(t, n, node.Pod{Namespace: "tenant-flood", Name: "flood", Container: "c"}, 4000, stop, &writers, &count)
-			}
-			began := time.Now()
-			var once sync.Once
-			require.NoError(t, e.Ship(within(t, 2*time.Minute), node.Run{
-				Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: newLog(t), Options: options(cw),
-				Until: func() bool {
-					if time.Since(began) > 12*time.Second {
-						once.Do(func() { close(stop); writers.Wait() })
-						return s.Accepted() >= int(count.Load())
-					}
-					return false
-				},
-			}))
-			require.EqualValues(t, count.Load(), s.Accepted(), "each line once")
-			var ages []int64
-			for _, g := range s.Groups() {
-				if g.Name == "/eks/tenants/flood" {
-					continue
-				}
-				for _, st := range g.Streams {
-					for _, ev := range s.Events(g.Name, st.Name) {
-						if ev.Timestamp > began.Add(2*time.Second).UnixMilli() { // streams are there, files are found
-							ages = append(ages, ev.IngestionTime-ev.Timestamp)
-						}
-					}
-				}
-			}
-			require.NotEmpty(t, ages)
-			slices.Sort(ages)
-			at := func(q float64) time.Duration {
-				return time.Duration(ages[int(q*float64(len(ages)-1))]) * time.Millisecond
-			}
-			return at(0.5), at(0.99)
-		}
-		p50, p99 := run(false)
-		floodP50, floodP99 := run(true)
-		t.Logf("age of the others' lines on arrival: p50 %v, p99 %v; beside a flood of 100 times their rate p50 %v, p99 %v: %.2f times", p50, p99, floodP50, floodP99, floodP99.Seconds()/p99.Seconds())
+	e := onFluentBit(t)
+	const lasts = 12 * time.Second
+	p50, p99, _ := ages(t, e, lasts, false, nil)
+	floodP50, floodP99, _ := ages(t, e, lasts, true, nil)
+	t.Logf("age of the others' lines on arrival: p50 %v, p99 %v; beside a flood of 100 times their rate p50 %v, p99 %v: %.2f times",
+		p50, p99, floodP50, floodP99, floodP99.Seconds()/p99.Seconds())
+}
+
+func TestATenantWithoutAnswersDelaysTheOthersLittle(t *testing.T) {
+	e := onFluentBit(t)
+	const lasts = 40 * time.Second
+	p50, p99, all := ages(t, e, lasts, false, nil)
+	for name, answer := range map[string]error{"no answer": fakeaws.ErrHang, "throttled": fakeaws.Throttled, "denied": fakeaws.Denied} {
+		inP50, inP99, inAll := ages(t, e, lasts, false, &fakeaws.Fault{LogGroup: "/eks/tenants/other", Answer: answer})
+		t.Logf("one tenant %s for %v: the others' last line after %v, without it %v: %.2f times; age of their lines p50 %v, p99 %v; without it p50 %v, p99 %v",
+			name, lasts, inAll, all, inAll.Seconds()/all.Seconds(), inP50, inP99, p50, p99)
 	}
 }
 

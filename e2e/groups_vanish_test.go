@@ -60,15 +60,16 @@ func TestAGroupOrStreamThatIsDeletedMeanwhileIsMadeAgain(t *testing.T) {
 // retained waits until so many groups are ready, with a year's retention.
 func retained(t *testing.T, s *fakeaws.Server, groups int) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		ready := 0
+	count := func() map[string]int {
+		states := map[string]int{}
 		for _, g := range s.Groups() {
-			if g.RetentionInDays == 365 && g.Tags["eks-tenant-logs/state"] == "ready" {
-				ready++
-			}
+			states[fmt.Sprintf("%d days, %s", g.RetentionInDays, g.Tags["eks-tenant-logs/state"])]++
 		}
-		return ready == groups
-	}, 4*time.Minute, 50*time.Millisecond)
+		return states
+	}
+	for end := time.Now().Add(8 * time.Minute); count()["365 days, ready"] != groups; time.Sleep(50 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), "after eight minutes: %v; calls %v", count(), s.Calls())
+	}
 }
 
 // Two nodes come up in a new account, under its real quotas, with what was made being seen

@@ -313,7 +313,8 @@ func TestTheHostGoesOnWhileNothingCanBeReached(t *testing.T) {
 					told++
 				}
 			}
-			require.Equal(t, 1, told, "once in a while")
+			require.Positive(t, told)
+			require.LessOrEqual(t, told, 2, "once in a while: that it failed, and that it is out of reach")
 		})
 	}
 }

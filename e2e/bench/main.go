@@ -134,7 +134,11 @@ func (b *bench) parts(ctx context.Context, s settings, r *report, others []conte
 		for round := range s.rounds {
 			// Each begins a round in its turn, so that what drifts hits all alike.
 			for n := range contenders {
-				if err := b.add(ctx, r, "speed", w, contenders[(n+round)%len(contenders)], round+1, 0); err != nil {
+				c := contenders[(n+round)%len(contenders)]
+				if w.Aggregated && c.once && round > 0 {
+					continue
+				}
+				if err := b.add(ctx, r, "speed", w, c, round+1, 0); err != nil {
 					return err
 				}
 			}

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -69,6 +70,7 @@ type stalls struct {
 	// worked is the same for the last two groups apart.
 	worked  worked
 	outage  *stall                // nil while the endpoint is up
+	cause   string                // the outage's
 	failing map[groupKey]struct{} // groups that failed since anything worked
 	count   int                   // failures since then
 	since   time.Time             // when the first of them began
@@ -109,7 +111,7 @@ func (s *stalls) turned(t Target, peek bool) (trial bool, err error) {
 	outage, group := s.troubles(t.key())
 	switch {
 	case !outage.due(now):
-		return false, ErrDown
+		return false, fmt.Errorf("%w: %s", ErrDown, s.cause)
 	case !group.due(now):
 		return false, ErrStalled
 	}
@@ -130,7 +132,7 @@ func (s *stalls) inTrouble(t Target) error {
 	outage, group := s.troubles(t.key())
 	switch {
 	case outage != nil:
-		return ErrDown
+		return fmt.Errorf("%w: %s", ErrDown, s.cause)
 	case group != nil:
 		return ErrStalled
 	}
@@ -232,7 +234,7 @@ func (s *stalls) failed(t Target, began time.Time, err error) {
 		if s.count < downFailures || s.now().Sub(s.since) < downAfter {
 			return
 		}
-		s.outage = &stall{next: s.now().Add(s.trial(0))}
+		s.outage, s.cause = &stall{next: s.now().Add(s.trial(0))}, awsclient.Brief(err)
 		s.troubled.Store(true)
 		s.log.Error("CloudWatch Logs is out of reach; chunks go back to Fluent Bit at once, but for a trial from time to time", "error", awsclient.Brief(err))
 		if s.down != nil {

@@ -352,6 +352,9 @@ func (i *Instance) retry(tag string, err error) Result {
 			level = slog.LevelError
 		}
 	}
+	if errors.Is(err, delivery.ErrDown) {
+		kind = "down" // everybody's: one line is enough
+	}
 	i.limited(level, kind, "chunk not delivered; Fluent Bit keeps it and tries again", attrs...)
 	return Retry
 }
