@@ -67,19 +67,19 @@ func run(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	gate, through, err := node.NewGate(cw.Endpoint)
 	if err != nil {
 		return err
 	}
-	defer gate.Close()
+	defer func() { _ = gate.Close() }()
 	faults := fakeaws.NewFaults(s.seed)
 	server.SetIntercept(faults.Intercept)
 	listen, err := node.FreeAddress()
 	if err != nil {
 		return err
 	}
-	var log io.Writer = io.Discard
+	log := io.Writer(io.Discard)
 	if s.log != "" {
 		f, err := os.Create(s.log)
 		if err != nil {
