@@ -79,7 +79,7 @@ func run(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	log := io.Writer(io.Discard)
+	log := io.Discard
 	if s.log != "" {
 		f, err := os.Create(s.log)
 		if err != nil {
