@@ -114,7 +114,7 @@ func TestPodsThatComeAndGoLeaveNothingInMemory(t *testing.T) {
 		require.NoError(t, h.Send(tag, record(fmt.Sprint("#", n))))
 		if (n+1)%(pods/5) == 0 {
 			require.NoError(t, h.Drain(within(t, 2*time.Minute)))
-			at[n+1] = memory(h.PID())
+			at[n+1] = node.Resident(h.PID())
 		}
 	}
 	require.Equal(t, pods, s.Accepted())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -72,21 +71,6 @@ func outageLasts(t *testing.T) time.Duration {
 	return 4 * time.Second
 }
 
-// memory is a process's resident memory in MB.
-func memory(pid int) float64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	_, after, _ := strings.Cut(string(text), "VmRSS:")
-	line, _, _ := strings.Cut(after, "kB")
-	kb, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return 0
-	}
-	return float64(kb) / 1024
-}
-
 // away are the ways in which CloudWatch can be away, and back.
 func away(g *node.Gate, f *fakeaws.Faults) map[string]func(gone bool) error {
 	way := func(w node.Way) func(bool) error {
@@ -145,13 +129,13 @@ func TestNothingLostNothingTwiceWhileCloudWatchIsAway(t *testing.T) {
 						return false
 					}
 					once.Do(func() {
-						before, gone = memory(pid), time.Now()
+						before, gone = node.Resident(pid), time.Now()
 						if err := leave(true); err != nil {
 							t.Error(err)
 						}
 					})
 					if time.Since(gone) < outageLasts(t) {
-						during = max(during, memory(pid))
+						during = max(during, node.Resident(pid))
 						return false
 					}
 					again.Do(func() {

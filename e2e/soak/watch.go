@@ -7,13 +7,13 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/plot"
 )
 
@@ -55,7 +55,7 @@ func (w *watch) every(d time.Duration, stop <-chan struct{}) {
 func (w *watch) look() {
 	m := metrics(w.address)
 	s := sample{
-		Seconds: time.Since(w.began).Seconds(), RSS: resident(int(w.pid.Load())), Heap: m["go_memstats_heap_inuse_bytes"] / (1 << 20),
+		Seconds: time.Since(w.began).Seconds(), RSS: node.Resident(int(w.pid.Load())), Heap: m["go_memstats_heap_inuse_bytes"] / (1 << 20),
 		Goroutines: m["go_goroutines"], Held: m["tenantlogs_held_chunks"], Oldest: m["tenantlogs_oldest_unacknowledged_age_seconds"],
 		Accepted: w.accepted(), Trouble: w.trouble.present(),
 	}
@@ -93,21 +93,6 @@ func metrics(address string) map[string]float64 {
 		}
 	}
 	return sums
-}
-
-// resident is a process's resident memory in MB.
-func resident(pid int) float64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	_, after, _ := strings.Cut(string(text), "VmRSS:")
-	line, _, _ := strings.Cut(after, "kB")
-	kb, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return 0
-	}
-	return float64(kb) / 1024
 }
 
 // report is what became of it all.
