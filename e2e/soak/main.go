@@ -122,7 +122,7 @@ func run(ctx context.Context, s settings) (err error) {
 				watch.last()
 				return true
 			}
-			return time.Since(ended) > 2*time.Minute // lost: the report says what
+			return time.Since(ended) > 6*time.Minute // lost, or far behind: the report says what
 		},
 	})
 	once.Do(func() { close(stop); running.Wait() })
