@@ -110,7 +110,8 @@ func (r *report) bars() (list []verdict) {
 	}
 	if has("w3") {
 		list = append(list, atLeast("w3 events/s, to core", ratio("w3", oursGzip, speed), 40),
-			atMost("w3 API calls per event, to core", ratio("w3", oursGzip, calls), 0.01))
+			atMost("w3 API calls per event, to core", ratio("w3", oursGzip, calls), 0.01),
+			atMost("w3 peak memory above core, MB", median(r.best("w3", oursGzip), mem)-median(r.best("w3", "core"), mem), 50))
 	}
 	lost, twice, inversions := 0, 0, 0
 	for _, f := range r.Runs {

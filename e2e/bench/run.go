@@ -84,7 +84,7 @@ func (b *bench) one(ctx context.Context, w work, c contender, throttled int) (fi
 	layout := node.Containers // the kubernetes filter knows these tags alone
 	r := node.Run{
 		Node: n, Plugin: b.plugin, Load: c.load, Layout: layout, Env: cw.Env(), Log: io.Discard, Workers: c.Workers, Input: w.input(n.Root),
-		Service: map[string]string{"flush": "1"}, // Fluent Bit's default
+		Service: map[string]string{"flush": "1", "scheduler.base": "5", "scheduler.cap": "2000"}, // Fluent Bit's defaults
 		Started: func(p *os.Process) { pid = p.Pid },
 		Used: func(p *os.ProcessState) {
 			f.CPUMicroseconds = float64((p.UserTime() + p.SystemTime()).Microseconds()) / float64(w.Lines)

@@ -107,6 +107,9 @@ func run(ctx context.Context, s settings) (err error) {
 	var ended time.Time
 	ship := node.FluentBit{Binary: binary}.Ship(ctx, node.Run{
 		Node: n, Plugin: plugin, Env: cw.Env(), Log: log, State: state, Workers: 4,
+		// Fluent Bit's default: five times as many chunks a second would be more than four
+		// workers do (docs/performance.md), and the backlog would grow by itself.
+		Service: map[string]string{"flush": "1"},
 		Options: map[string]string{"region": cw.Region, "endpoint": through, "metrics_listen": listen, "state_path": filepath.Join(dir, "ledger")},
 		Started: func(p *os.Process) { pid.Store(int64(p.Pid)) },
 		Until: func() bool {
