@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,20 +21,6 @@ import (
 
 // Promises 3, 4 and 5 while much is to be done and much fails.
 
-// throttle answers a share of all calls, in percent, with ThrottlingException.
-func throttle(s *fakeaws.Server, percent int) {
-	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(11, 12))
-	s.SetIntercept(func(fakeaws.Call) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if rng.IntN(100) < percent {
-			return &fakeaws.APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
-		}
-		return nil
-	})
-}
-
 func TestNothingLostNothingTwiceWhileAThirdOfAllCallsIsThrottled(t *testing.T) {
 	onEngines(t, func(t *testing.T, e node.Engine) {
 		pods := 60 // and 20 in the host, where the race detector is at work
@@ -44,7 +29,11 @@ func TestNothingLostNothingTwiceWhileAThirdOfAllCallsIsThrottled(t *testing.T) {
 		}
 		ship := func(percent int) time.Duration {
 			cw, s := standIn(t, fakeaws.Config{Latency: 20 * time.Millisecond})
-			throttle(s, percent)
+			if percent > 0 { // 0 would be all of them
+				f := fakeaws.NewFaults(11)
+				f.Set("throttled", fakeaws.Fault{Percent: percent, Answer: fakeaws.Throttled})
+				s.SetIntercept(f.Intercept)
+			}
 			n := newNode(t)
 			want := writeNumbered(t, n, pods, 400)
 			var began, ended time.Time

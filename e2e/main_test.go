@@ -6,8 +6,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,24 +161,7 @@ func arrived(s *fakeaws.Server, n int) func() bool {
 
 // metric is the sum of a metric's values at /metrics; empty where there is none.
 func metric(address, name string) string {
-	resp, err := http.Get("http://" + address + "/metrics")
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return ""
-	}
-	sum, found := 0.0, false
-	for _, line := range strings.Split(string(text), "\n") {
-		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
-			v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
-			if err == nil {
-				sum, found = sum+v, true
-			}
-		}
-	}
+	sum, found := node.Metrics(address)[name]
 	if !found {
 		return ""
 	}

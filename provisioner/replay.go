@@ -15,6 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	smithytime "github.com/aws/smithy-go/time"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
@@ -114,7 +115,12 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 	report, err := replay.Run(ctx, replay.Config{
 		Names: to.names, Registry: to.registry, Template: to.template, Tenants: f.tenants,
 		DryRun: f.dry, Settle: f.settle, CreateGroups: f.create,
-		Spec: func(home tenancy.Home) loggroup.Spec { return homeSpec(opts, home) },
+		Spec: func(home tenancy.Home) loggroup.Spec {
+			if home.Tenant == nil {
+				return opts.GroupSpec(home.Group, nil, "")
+			}
+			return opts.GroupSpec(home.Group, home.Tenant, home.Tenant.KMSKeyARN)
+		},
 		As: func(role awsclient.Role) replay.Account {
 			if role == (awsclient.Role{}) {
 				return client
@@ -122,7 +128,7 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 			return client.As(role)
 		},
 		Log:  slog.New(slog.NewTextHandler(bar, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Stop: stop, Progress: bar.show, Clock: replay.Clock{Now: time.Now, Sleep: sleep},
+		Stop: stop, Progress: bar.show, Clock: replay.Clock{Now: time.Now, Sleep: smithytime.SleepWithContext},
 		Random: rand.Reader, Writer: writer(),
 	})
 	bar.end()
@@ -139,21 +145,6 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 		return exitError(exitUnknown)
 	}
 	return nil
-}
-
-// homeSpec is what a group is like that is created, as the plugin creates it.
-func homeSpec(opts output.Options, home tenancy.Home) loggroup.Spec {
-	spec := loggroup.Spec{Group: home.Group, RetentionDays: opts.RetentionDays, KMSKeyID: opts.KMSKeyID, Class: opts.LogGroupClass}
-	if t := home.Tenant; t != nil {
-		spec.Tenant = t.Name
-		if t.RetentionDays != 0 {
-			spec.RetentionDays = t.RetentionDays
-		}
-		if t.KMSKeyARN != "" {
-			spec.KMSKeyID = t.KMSKeyARN
-		}
-	}
-	return spec
 }
 
 // interrupts asks for an end at the first signal, and forces it at the second.
@@ -185,17 +176,6 @@ func writer() string {
 		host = "unknown host"
 	}
 	return host + " " + strconv.Itoa(os.Getpid())
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 func writeReport(w io.Writer, format string, r replay.Report) error {

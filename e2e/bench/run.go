@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -78,7 +76,9 @@ func (b *bench) one(ctx context.Context, w work, c contender, throttled int) (fi
 	}
 	defer func() { _ = s.Close() }()
 	if throttled > 0 {
-		s.SetIntercept(throttle(throttled))
+		f := fakeaws.NewFaults(1)
+		f.Set("throttled", fakeaws.Fault{Percent: throttled, Answer: fakeaws.Throttled})
+		s.SetIntercept(f.Intercept)
 	}
 	pid := 0
 	layout := node.Containers // the kubernetes filter knows these tags alone
@@ -147,20 +147,6 @@ func (b *bench) one(ctx context.Context, w work, c contender, throttled int) (fi
 	f.WirePerEvent = float64(s.BytesReceived()) / float64(w.Lines)
 	f.verify(w, stored(s))
 	return f, nil
-}
-
-// throttle refuses a share of the calls, in percent.
-func throttle(percent int) func(fakeaws.Call) error {
-	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(1, 2))
-	return func(fakeaws.Call) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if rng.IntN(100) < percent {
-			return &fakeaws.APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
-		}
-		return nil
-	}
 }
 
 // ownCPU is what this process has used.

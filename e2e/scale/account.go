@@ -14,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
 // Latency is how long an answer takes: this, and up to half as much again.
@@ -37,7 +39,7 @@ type Account struct {
 	start time.Time
 
 	mu      sync.Mutex
-	buckets [operations]bucket
+	buckets [operations]fakeaws.Bucket
 	made    [operations]series // calls
 	passed  [operations]series // of them, not throttled
 	groups  map[string]*group
@@ -69,7 +71,7 @@ const eventsAChunk = 2
 func newAccount(quotas Quotas) *Account {
 	a := &Account{start: time.Now(), groups: map[string]*group{}}
 	for op, rate := range quotas {
-		a.buckets[op].rate = rate
+		a.buckets[op].Rate = rate
 	}
 	return a
 }
@@ -101,7 +103,7 @@ func (a *Account) call(ctx context.Context, op Operation, f func(now time.Time) 
 	now := time.Now()
 	second := int(now.Sub(a.start) / time.Second)
 	a.made[op].add(second)
-	if !a.buckets[op].take(now) {
+	if !a.buckets[op].Take(now) {
 		return errThrottled
 	}
 	a.passed[op].add(second)

@@ -1,6 +1,6 @@
 package scale
 
-import "time"
+import "github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 
 // Operation is one of CloudWatch Logs' calls.
 type Operation int
@@ -24,33 +24,14 @@ func (o Operation) String() string {
 // Quotas are calls per second of one account in one region.
 type Quotas [operations]float64
 
-// DefaultQuotas are what an account has that asked for nothing (CloudWatch Logs user
-// guide, "CloudWatch Logs quotas"). The last three can't be raised.
-var DefaultQuotas = Quotas{
-	PutLogEvents: 5000, CreateLogStream: 50, CreateLogGroup: 10, DescribeLogGroups: 10,
-	PutRetentionPolicy: 5, ListTagsForResource: 5, TagResource: 5,
-}
-
-// bucket is a token bucket that holds one second's worth. How AWS counts is not
-// documented; a call that is refused takes no token here.
-type bucket struct {
-	rate, tokens float64
-	at           time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	if b.at.IsZero() {
-		b.tokens = b.rate
-	} else {
-		b.tokens = min(b.rate, b.tokens+b.rate*now.Sub(b.at).Seconds())
+// DefaultQuotas are what an account has that asked for nothing (fakeaws.Quotas). The last
+// three can't be raised.
+var DefaultQuotas = func() (q Quotas) {
+	for op := range operations {
+		q[op] = fakeaws.Quotas[op.String()]
 	}
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
+	return q
+}()
 
 // series counts by second since the start.
 type series []int32

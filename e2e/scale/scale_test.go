@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
 // run runs a scenario in a bubble of its own.
@@ -62,9 +64,9 @@ func TestTheModelHoldsItsQuotas(t *testing.T) {
 	require.False(t, series{10, 5, 5, 5}.exceeds(5), "a burst of one second's worth")
 	require.True(t, series{5, 11}.exceeds(5))
 	require.True(t, series{10, 5, 6}.exceeds(5))
-	b, now, passed := bucket{rate: 5}, time.Now(), 0
+	b, now, passed := fakeaws.Bucket{Rate: 5}, time.Now(), 0
 	for i := range 1000 { // for ten seconds
-		if b.take(now.Add(time.Duration(i) * 10 * time.Millisecond)) {
+		if b.Take(now.Add(time.Duration(i) * 10 * time.Millisecond)) {
 			passed++
 		}
 	}

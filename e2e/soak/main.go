@@ -122,7 +122,7 @@ func run(ctx context.Context, s settings) (err error) {
 				running.Wait()
 			})
 			if w.complete() {
-				watch.last()
+				watch.look()
 				return true
 			}
 			return time.Since(ended) > 6*time.Minute // lost, or far behind: the report says what

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -53,7 +49,7 @@ func (w *watch) every(d time.Duration, stop <-chan struct{}) {
 }
 
 func (w *watch) look() {
-	m := metrics(w.address)
+	m := node.Metrics(w.address)
 	s := sample{
 		Seconds: time.Since(w.began).Seconds(), RSS: node.Resident(int(w.pid.Load())), Heap: m["go_memstats_heap_inuse_bytes"] / (1 << 20),
 		Goroutines: m["go_goroutines"], Held: m["tenantlogs_held_chunks"], Oldest: m["tenantlogs_oldest_unacknowledged_age_seconds"],
@@ -68,31 +64,6 @@ func (w *watch) look() {
 	if v, ok := m["tenantlogs_unanswered_events_total"]; ok {
 		w.unanswered = int(v)
 	}
-}
-
-// last looks once more, when everything has arrived.
-func (w *watch) last() { w.look() }
-
-// metrics are the sums of all samples of each metric.
-func metrics(address string) map[string]float64 {
-	sums := map[string]float64{}
-	resp, err := http.Get("http://" + address + "/metrics")
-	if err != nil {
-		return sums
-	}
-	defer resp.Body.Close()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		line := lines.Text()
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		name, _, _ := strings.Cut(line, " ")
-		name, _, _ = strings.Cut(name, "{")
-		if v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64); err == nil {
-			sums[name] += v
-		}
-	}
-	return sums
 }
 
 // report is what became of it all.

@@ -25,8 +25,11 @@ type wait struct {
 // Where any is a trial, the wait is a short one. A destination that has nothing to send is
 // no trial, and what it still has in flight is not waited for while it is in trouble.
 func (w *wait) turn(events *chunk.Events, targets []Target) (away []error) {
-	send, open := w.p.needs(events, len(targets))
 	w.trials = make([]bool, len(targets))
+	if !w.d.stalls.troubled.Load() {
+		return nil
+	}
+	send, open := w.p.needs(events, len(targets))
 	for dest, t := range targets {
 		if t == (Target{}) || !open[dest] {
 			continue

@@ -43,7 +43,7 @@ type Faults struct {
 	faults map[string]*fault
 	order  []string
 	hits   map[string]int
-	quotas map[string]*bucket
+	quotas map[string]*Bucket
 	appear time.Duration
 	made   map[made]time.Time
 }
@@ -118,9 +118,9 @@ var Quotas = map[string]float64{
 func (f *Faults) SetQuotas(perSecond map[string]float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.quotas = map[string]*bucket{}
+	f.quotas = map[string]*Bucket{}
 	for operation, rate := range perSecond {
-		f.quotas[operation] = &bucket{rate: rate, level: rate, at: f.now()}
+		f.quotas[operation] = &Bucket{Rate: rate}
 	}
 }
 
@@ -132,14 +132,21 @@ func (f *Faults) SetAppearing(after time.Duration) {
 	f.appear = after
 }
 
-// bucket is a token bucket.
-type bucket struct {
-	rate, level float64
-	at          time.Time
+// Bucket is a token bucket that holds one second's worth, full before its first use. How AWS counts is not documented;
+// a call that is refused takes no token here.
+type Bucket struct {
+	Rate  float64 // calls a second
+	level float64
+	at    time.Time
 }
 
-func (b *bucket) take(now time.Time) bool {
-	b.level = min(b.rate, b.level+now.Sub(b.at).Seconds()*b.rate)
+// Take reports whether there is a token, and takes it.
+func (b *Bucket) Take(now time.Time) bool {
+	if b.at.IsZero() {
+		b.level = b.Rate
+	} else {
+		b.level = min(b.Rate, b.level+now.Sub(b.at).Seconds()*b.Rate)
+	}
 	b.at = now
 	if b.level < 1 {
 		return false
@@ -175,7 +182,7 @@ func (f *Faults) decide(c Call) (latency time.Duration, over <-chan struct{}, an
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
-	if q := f.quotas[c.Operation]; q != nil && !q.take(now) {
+	if q := f.quotas[c.Operation]; q != nil && !q.Take(now) {
 		f.hits["quota"]++
 		return 0, nil, Throttled
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	smithytime "github.com/aws/smithy-go/time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 )
@@ -80,7 +81,7 @@ func (k *Keeper) ensureStream(ctx context.Context, spec Spec, stream string) err
 		if awsclient.Classify(err) != awsclient.ClassNotFound || n == 6 {
 			return err
 		}
-		if err := sleep(ctx, time.Duration(n*n)*50*time.Millisecond); err != nil {
+		if err := smithytime.SleepWithContext(ctx, time.Duration(n*n)*50*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -137,15 +138,4 @@ func (k *Keeper) createGroup(ctx context.Context, spec Spec) error {
 	k.checked.Add(spec.Group, spec.RetentionDays)
 	k.enqueue(w)
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

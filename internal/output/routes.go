@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
@@ -231,27 +232,26 @@ func (v *view) emf(group string) bool {
 
 // spec is what a group is to be like: its name says whose it is.
 func (v *view) spec(group string) loggroup.Spec {
+	if t, ok := v.owner(group); ok {
+		return v.opts.GroupSpec(group, &t, t.KMSKeyARN)
+	}
+	if name, ok := v.router.QuarantinedTenant(group); ok {
+		t := v.tenant(name)
+		return v.opts.GroupSpec(group, &t, t.QuarantineKMSKeyARN)
+	}
+	return v.opts.GroupSpec(group, nil, "")
+}
+
+// GroupSpec is what a group is to be like: the platform's where t is nil, else one of a
+// tenant's, encrypted with key where that is not empty.
+func (o *Options) GroupSpec(group string, t *tenancy.Tenant, key string) loggroup.Spec {
 	spec := loggroup.Spec{
-		Group: group, RetentionDays: v.opts.RetentionDays, Tags: v.opts.LogGroupTags,
-		KMSKeyID: v.opts.KMSKeyID, Class: v.opts.LogGroupClass, DeletionProtection: v.opts.DeletionProtection,
+		Group: group, RetentionDays: o.RetentionDays, Tags: o.LogGroupTags,
+		KMSKeyID: cmp.Or(key, o.KMSKeyID), Class: o.LogGroupClass, DeletionProtection: o.DeletionProtection,
 	}
-	name, own := v.router.TenantOf(group)
-	if !own {
-		var quarantined bool
-		if name, quarantined = v.router.QuarantinedTenant(group); !quarantined {
-			return spec
-		}
-	}
-	t := v.tenant(name)
-	spec.Tenant = name
-	if t.RetentionDays != 0 {
-		spec.RetentionDays = t.RetentionDays
-	}
-	switch {
-	case own && t.KMSKeyARN != "":
-		spec.KMSKeyID = t.KMSKeyARN
-	case !own && t.QuarantineKMSKeyARN != "":
-		spec.KMSKeyID = t.QuarantineKMSKeyARN
+	if t != nil {
+		spec.Tenant = t.Name
+		spec.RetentionDays = cmp.Or(t.RetentionDays, o.RetentionDays)
 	}
 	return spec
 }
