@@ -32,6 +32,7 @@ type batch struct {
 	size      int   // bytes, as CloudWatch counts them
 	low, high int64 // the earliest and the latest time
 	full      bool
+	most      int       // events
 	passed    int       // events passed over
 	began     time.Time // when its call began
 	json      []byte
@@ -81,11 +82,11 @@ const maxPassed = 4096
 // order they wait. It returns what remains. finish must follow before any of the
 // flushes leaves.
 func (b *batch) fill(t Target, queue []item, limit int, flying []*batch) []item {
-	b.refs, b.size, b.full, b.passed = b.refs[:0], 0, false, 0
+	b.refs, b.size, b.full, b.passed, b.most = b.refs[:0], 0, false, 0, limit
 	rest := queue[:0]
 	for _, it := range queue {
 		if !b.full {
-			it.events = b.draw(t, it, limit, flying)
+			it.events = b.draw(t, it, flying)
 		}
 		if len(it.events) > 0 {
 			rest = append(rest, it)
@@ -109,7 +110,7 @@ func beside(at int64, flying []*batch) bool {
 // draw takes what fits from one item and returns what it leaves. An event too far
 // in time from the others is left for the next batch, and does not end this one:
 // times that alternate would make a call for each event.
-func (b *batch) draw(t Target, it item, limit int, flying []*batch) (rest []int32) {
+func (b *batch) draw(t Target, it item, flying []*batch) (rest []int32) {
 	p := it.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,7 +135,10 @@ func (b *batch) draw(t Target, it item, limit int, flying []*batch) (rest []int3
 		if len(b.refs) == 0 {
 			b.low, b.high = at, at
 		}
-		if b.full = len(b.refs) > 0 && (b.size+need > MaxBatchBytes || len(b.refs) == limit); b.full {
+		if most := p.found[i].most; most > 0 {
+			b.most = min(b.most, most)
+		}
+		if b.full = len(b.refs) > 0 && (b.size+need > MaxBatchBytes || len(b.refs) >= b.most); b.full {
 			return append(rest, it.events[n:]...)
 		}
 		if max(b.high, at)-min(b.low, at) > MaxBatchSpan {

@@ -347,7 +347,10 @@ func (d *Deliverer) Load() Load {
 // destinations whose chunks are turned away. It returns the senders by destination.
 func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target, away []error) []*sender {
 	senders := make([]*sender, len(targets))
-	for dest, queue := range p.begin(events, targets, away) {
+	queues, forms := p.begin(events, targets, away, d.cfg.Now().UnixMilli())
+	d.enveloped.Add(forms.enveloped)
+	d.restamped.Add(forms.restamped)
+	for dest, queue := range queues {
 		if targets[dest] == (Target{}) || away != nil && away[dest] != nil {
 			continue
 		}

@@ -777,7 +777,8 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				bt.fill(here[0], []item{{p: p, events: p.begin(ev, here, nil)[0]}}, MaxBatchEvents, nil)
+				queues, _ := p.begin(ev, here, nil, 0)
+				bt.fill(here[0], []item{{p: p, events: queues[0]}}, MaxBatchEvents, nil)
 				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)

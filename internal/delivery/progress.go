@@ -50,7 +50,19 @@ type progress struct {
 	last    error  // the last failure, for the message on a timeout
 	// replaced are events that CloudWatch refused, as they are sent again.
 	replaced map[int32]*replacement
-	changed  chan struct{} // one token: something happened
+	// found is what an answer said of events that are not accepted. It outlives the flush:
+	// answers may be slower than a flush waits, and each would else be the first again.
+	found   map[int32]finding
+	changed chan struct{} // one token: something happened
+}
+
+// finding is what is known of an event that CloudWatch did not take as it was.
+type finding struct {
+	// most is how many events a batch may have that holds this one, which is suspected of
+	// being invalid; 0 where there is no suspicion.
+	most int
+	// invalid and late say in which form it is to be sent.
+	invalid, late bool
 }
 
 // replacement is an event that is sent again with another time or in an envelope, and
@@ -78,16 +90,33 @@ func (p *progress) move(i int32, to state) {
 	}
 	if p.state[i] != accepted && to == accepted {
 		p.open--
+		p.learn(i, finding{})
 	}
 	p.state[i] = to
+}
+
+// learn notes what is known of an event; the zero finding forgets it. The caller holds the
+// lock.
+func (p *progress) learn(i int32, f finding) {
+	if f == (finding{}) {
+		if delete(p.found, i); len(p.found) == 0 {
+			p.found = nil // as with replaced
+		}
+		return
+	}
+	if p.found == nil {
+		p.found = map[int32]finding{}
+	}
+	p.found[i] = f
 }
 
 // begin lets a flush in and gives out, by destination, every event that waits. Both
 // under one lock: a call that fails meanwhile either finds no flush, and its events
 // are given out here, or finds one, and they are not waiting.
 //
-// The events of a destination that is turned away stay, and why is the flush's error.
-func (p *progress) begin(events *chunk.Events, targets []Target, away []error) [][]int32 {
+// The events of a destination that is turned away stay, and why is the flush's error. Those
+// that CloudWatch refused while no flush was here take their other form; forms counts them.
+func (p *progress) begin(events *chunk.Events, targets []Target, away []error, now int64) (queues [][]int32, forms forms) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events, p.err, p.last = events, nil, nil
@@ -98,7 +127,7 @@ func (p *progress) begin(events *chunk.Events, targets []Target, away []error) [
 		}
 	}
 	p.dropStale()
-	queues := make([][]int32, len(targets))
+	queues = make([][]int32, len(targets))
 	for i := range events.List {
 		if p.state[i] != waiting {
 			continue
@@ -113,10 +142,42 @@ func (p *progress) begin(events *chunk.Events, targets []Target, away []error) [
 			continue
 		}
 		p.move(int32(i), queued)
+		p.form(int32(i), now, &forms)
 		queues[dest] = append(queues[dest], int32(i))
 	}
 	p.notify()
-	return queues
+	return queues, forms
+}
+
+// forms counts events that are sent in another form than their own.
+type forms struct{ enveloped, restamped int64 }
+
+// form gives an event the form that an answer asked for after its flush had left.
+func (p *progress) form(i int32, now int64, count *forms) {
+	f := p.found[i]
+	if p.replaced[i] != nil || !f.invalid && !f.late {
+		return
+	}
+	if f.late {
+		reason := ""
+		if f.invalid {
+			reason = reasonInvalid
+		}
+		p.stamp(i, now, reason)
+		count.restamped++
+		return
+	}
+	p.envelope(i)
+	count.enveloped++
+}
+
+// stamp has an event sent with the present time, and envelope in an envelope at its own.
+func (p *progress) stamp(i int32, now int64, reason string) {
+	p.replace(i, replacement{late: true, events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now, reason)})
+}
+
+func (p *progress) envelope(i int32) {
+	p.replace(i, replacement{events: chunk.Envelope(p.events.Message(int(i)), p.events.List[i].Timestamp, reasonInvalid)})
 }
 
 // end lets the flush out. From here on nothing reads its memory, and a call that
@@ -295,16 +356,24 @@ func (p *progress) here(i int32, t Target) bool {
 }
 
 // back takes events back from a call to t that failed. It returns those that are to be
-// queued again.
-func (p *progress) back(events []int32, t Target, why error) (requeue []int32) {
+// queued again. most is for events of which one may be invalid: how many of them may go
+// together when their chunk comes back; 0 where there is no suspicion.
+func (p *progress) back(events []int32, t Target, why error, most int) (requeue []int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if why != nil {
 		p.last = why
 	}
 	for _, i := range events {
-		if p.state[i] == inFlight && p.again(i, t) {
+		if p.state[i] != inFlight {
+			continue
+		}
+		if p.again(i, t) {
 			requeue = append(requeue, i)
+		} else if most > 0 {
+			f := p.found[i]
+			f.most = most
+			p.learn(i, f)
 		}
 	}
 	p.notify() // the last that was active may have become waiting
@@ -373,14 +442,17 @@ func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32
 				Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")})
 			continue
 		}
-		if !p.again(i, t) {
-			continue // the chunk comes back, and its events with it
+		if !p.again(i, t) { // the chunk comes back, and its events with it
+			f := p.found[i]
+			f.late, f.invalid = true, f.invalid || r != nil
+			p.learn(i, f)
+			continue
 		}
 		reason := ""
 		if r != nil {
 			reason = reasonInvalid // as it was, it was refused: its envelope stays
 		}
-		p.replace(i, replacement{late: true, events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now, reason)})
+		p.stamp(i, now, reason)
 		requeue = append(requeue, i)
 	}
 	p.notify()
@@ -405,9 +477,12 @@ func (p *progress) envelop(i int32, e *Error) (requeue bool) {
 		return false
 	}
 	if !p.again(i, e.Target) {
+		f := p.found[i]
+		f.invalid = true
+		p.learn(i, f)
 		return false
 	}
-	p.replace(i, replacement{events: chunk.Envelope(p.events.Message(int(i)), p.events.List[i].Timestamp, reasonInvalid)})
+	p.envelope(i)
 	return true
 }
 
@@ -421,6 +496,7 @@ func (p *progress) replace(i int32, with replacement) {
 // refuse gives an event up that was refused in its other form, too.
 func (p *progress) refuse(i int32, e *Error) {
 	p.drop(i)
+	p.learn(i, finding{}) // it may be their mistake: the next flush tries it as it is
 	p.give(i)
 	if p.err == nil {
 		p.err = e

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -423,15 +424,21 @@ func (s *sender) failed(b *batch, err error) {
 		case awsclient.ClassRetryable:
 			s.d.stalls.failed(s.target, b.began, err)
 		}
-		s.requeue(b, e, func() {
+		s.requeue(b, e, 0, func() {
 			s.failures++
 			s.notBefore = s.d.cfg.Now().Add(s.d.cfg.Backoff(s.failures))
 		})
 	case awsclient.ClassNotFound:
+		s.d.stalls.answered(s.target)
 		s.missing(b, e)
 	case awsclient.ClassInvalid:
+		s.d.stalls.answered(s.target)
 		s.invalid(b, e)
 	default:
+		var credentials *awsclient.CredentialsError
+		if e.Class == awsclient.ClassDenied && !errors.As(err, &credentials) {
+			s.d.stalls.answered(s.target)
+		}
 		s.d.breaker.failed(s.target, err)
 		s.drop(b, e)
 	}
@@ -492,7 +499,7 @@ func (s *sender) again(b *batch) bool {
 	if n > maxCreations {
 		return false
 	}
-	s.requeue(b, nil, func() {
+	s.requeue(b, nil, 0, func() {
 		s.proven = false
 		if n > 1 { // not every host of AWS knows the stream yet
 			s.notBefore = s.d.cfg.Now().Add(s.d.cfg.Backoff(n - 1))
@@ -505,9 +512,9 @@ func (s *sender) again(b *batch) bool {
 // Found, it goes once more in an envelope; where even that is refused, its chunk goes
 // back, and the others are no longer held up by it here.
 func (s *sender) invalid(b *batch, e *Error) {
-	if b.count() > 1 {
-		s.requeue(b, e, func() {
-			s.suspects = b.count()
+	if n := b.count(); n > 1 {
+		s.requeue(b, e, (n+1)/2, func() {
+			s.suspects = n
 			s.took = s.d.cfg.Now() // the search gets on: leaving would begin it anew
 		})
 		return
@@ -535,14 +542,14 @@ func (s *sender) drop(b *batch, e *Error) {
 }
 
 // requeue puts a batch's events back in front of what waits, for the flushes that
-// are still there. note is called under the lock.
-func (s *sender) requeue(b *batch, why error, note func()) {
+// are still there; the others are told why, and most (see back). note is called under the lock.
+func (s *sender) requeue(b *batch, why error, most int, note func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	note()
 	var front []item
 	for _, run := range b.runs(0, b.count()) {
-		if again := run.p.back(run.events, s.target, why); len(again) > 0 {
+		if again := run.p.back(run.events, s.target, why, most); len(again) > 0 {
 			front = append(front, item{p: run.p, events: again})
 		}
 	}

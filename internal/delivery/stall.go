@@ -85,6 +85,7 @@ type stall struct {
 	next   time.Time // the next trial
 	// turned is when a chunk was sent back first because of it, and last; zero if none was.
 	turned, last time.Time
+	said         bool // a group's: the log tells of it
 }
 
 func newStalls(log *slog.Logger, now func() time.Time) *stalls {
@@ -193,24 +194,48 @@ func (s *stalls) succeeded(t Target) {
 	}
 	s.took[key] = now
 	s.worked.note(key, now)
+	s.up()
+	s.served(t)
+	s.troubled.Store(len(s.groups) > 0)
+}
+
+// served ends a group's trouble, and says so where its beginning was said. The caller holds
+// the lock.
+func (s *stalls) served(t Target) {
+	x := s.groups[t.key()]
+	if x == nil {
+		return
+	}
+	if x.said {
+		s.log.Info("the log group takes events again", "group", t.Group)
+	}
+	s.forget(t.key())
+}
+
+// answered notes that CloudWatch read what was sent for a target and found it wanting: it is
+// no outage, and the group is worth being waited for.
+func (s *stalls) answered(t Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up()
+	s.served(t)
+	s.troubled.Store(len(s.groups) > 0)
+}
+
+// up ends an outage, and what would have become one. The caller holds the lock.
+func (s *stalls) up() {
 	if s.count > 0 {
 		s.count, s.since = 0, time.Time{}
 		clear(s.failing)
 	}
-	if s.outage != nil {
-		s.outage = nil
-		s.log.Info("CloudWatch Logs answers again")
-		if s.down != nil {
-			s.down(false)
-		}
+	if s.outage == nil {
+		return
 	}
-	if _, ok := s.groups[key]; ok {
-		if at, ok := s.said[key]; ok && now.Sub(at) < sayAgain {
-			s.log.Info("the log group takes events again", "group", t.Group)
-		}
-		s.forget(key)
+	s.outage = nil
+	s.log.Info("CloudWatch Logs answers again")
+	if s.down != nil {
+		s.down(false)
 	}
-	s.troubled.Store(len(s.groups) > 0)
 }
 
 // forget ends a group's trouble. The caller holds the lock.
@@ -259,26 +284,26 @@ func (s *stalls) stall(t Target, since time.Time) bool {
 		return true
 	}
 	if len(s.groups) < maxStalled {
-		s.groups[key] = &stall{next: s.now().Add(s.trial(0))}
+		s.groups[key] = &stall{next: s.now().Add(s.trial(0)), said: s.say(t)}
 		s.troubled.Store(true)
-		s.say(t)
 		s.tell(t, true)
 	}
 	return true
 }
 
-// say tells that a group is stalled, and of one that comes and goes from time to time. The
-// caller holds the lock.
-func (s *stalls) say(t Target) {
+// say tells that a group is stalled, and of one that comes and goes from time to time; it
+// reports whether it did. The caller holds the lock.
+func (s *stalls) say(t Target) bool {
 	key, now := t.key(), s.now()
 	if at, ok := s.said[key]; ok && now.Sub(at) < sayAgain {
-		return
+		return false
 	}
 	if len(s.said) >= maxStalled {
 		clear(s.said)
 	}
 	s.said[key] = now
 	s.log.Error("a log group takes nothing although others do; its chunks go back to Fluent Bit at once, but for a trial from time to time", "group", t.Group)
+	return true
 }
 
 // othersWork reports whether any group took anything since then.

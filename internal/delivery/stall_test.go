@@ -1,9 +1,12 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -353,6 +356,138 @@ func TestTheSearchForAnInvalidEventIsNoStall(t *testing.T) {
 		<-done
 		require.NoError(t, err)
 		require.Empty(t, told)
+	})
+}
+
+// Answers that come after every flush has left must not be the first ones each time: what
+// they say of an event is kept with the chunk.
+func TestAnEventThatIsRefusedArrivesAlsoWhereEveryAnswerIsSlowerThanAFlushWaits(t *testing.T) {
+	const now = int64(1_700_000_000_000)
+	for name, test := range map[string]struct {
+		answer func(p put) (awsclient.Rejected, error)
+		marked string
+		count  func(Stats) int64
+	}{
+		"invalid": {func(p put) (awsclient.Rejected, error) {
+			for _, e := range p.Events {
+				if e.Message == "event 13" {
+					return awsclient.Rejected{}, apiError("InvalidParameterException")
+				}
+			}
+			return awsclient.Rejected{}, nil
+		}, reasonInvalid, func(s Stats) int64 { return s.Enveloped }},
+		"too old": {func(p put) (r awsclient.Rejected, _ error) {
+			for _, e := range p.Events {
+				if e.Timestamp == 0 {
+					r.Old++
+				}
+			}
+			return r, nil
+		}, "too_old", func(s Stats) int64 { return s.Restamped }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := inTrouble(t)
+				arrived := map[string]int{}
+				x.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+					if p.Group != "/eks/tenants/slow" {
+						return awsclient.Rejected{}, nil
+					}
+					time.Sleep(2 * time.Second)
+					rejected, err := test.answer(p)
+					x.mu.Lock()
+					defer x.mu.Unlock()
+					for _, e := range p.Events[rejected.Old:] {
+						if err == nil {
+							arrived[e.Message]++
+						}
+					}
+					return rejected, err
+				}
+				d := closed(t, New(x, Config{Log: quiet, Patience: 200 * time.Millisecond}))
+				stop, done := make(chan struct{}), make(chan struct{})
+				go func() {
+					defer close(done)
+					for {
+						select {
+						case <-stop:
+							return
+						case <-time.After(50 * time.Millisecond):
+							_, _ = flush(d, 100, target("fine"))
+						}
+					}
+				}()
+				at := make([]int64, 20)
+				for i := range at {
+					at[i] = now
+				}
+				at[13] = 0
+				if name == "invalid" {
+					at[13] = now
+				}
+				rounds := 0
+				for err := errors.New("not yet"); err != nil && rounds < 40; rounds++ {
+					err = d.Deliver(context.Background(), Key{1}, makeEvents(at, func(i int) string { return fmt.Sprint("event ", i) }), target("slow"))
+					time.Sleep(3 * time.Second) // until Fluent Bit brings the chunk again
+				}
+				close(stop)
+				<-done
+				require.Less(t, rounds, 40, "it never arrived: %v", arrived)
+				require.Greater(t, rounds, 1, "a flush that waited proves nothing")
+				require.Len(t, arrived, 20)
+				marked := 0
+				for message, n := range arrived {
+					require.Equal(t, 1, n, message)
+					if strings.Contains(message, "_tenantlogs") {
+						require.Contains(t, message, "event 13")
+						require.Contains(t, message, test.marked)
+						marked++
+					}
+				}
+				require.Equal(t, 1, marked)
+				require.NotZero(t, test.count(d.Stats()))
+			})
+		})
+	}
+}
+
+func TestWhatCloudWatchFindsWantingIsNoOutage(t *testing.T) {
+	for name, answer := range map[string]error{
+		"invalid":   apiError("InvalidParameterException"),
+		"not found": apiError("ResourceNotFoundException"),
+		"denied":    apiError("AccessDeniedException"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := inTrouble(t)
+				x.ensure = func(Target) error { return answer }
+				x.set("*", always(errors.New("connection refused")))
+				d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return time.Second }}))
+				for n, tenant := range []string{"a", "b", "c"} {
+					_, _ = flush(d, byte(n), target(tenant))
+				}
+				require.ErrorIs(t, d.TurnedAway(Target{}), ErrDown)
+				x.set("*", always(answer))
+				time.Sleep(2 * time.Second)
+				_, err := flush(d, 1, target("a"))
+				require.Error(t, err)
+				require.NoError(t, d.TurnedAway(Target{}), "an answer came")
+			})
+		})
+	}
+}
+
+func TestTheEndOfALongStallIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := newStalls(slog.New(slog.NewTextHandler(&log, nil)), time.Now)
+		began := s.now()
+		time.Sleep(time.Second)
+		s.succeeded(target("fine")[0])
+		require.True(t, s.stall(target("slow")[0], began))
+		time.Sleep(2 * sayAgain)
+		s.succeeded(target("slow")[0])
+		require.Contains(t, log.String(), "takes events again")
 	})
 }
 
