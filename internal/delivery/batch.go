@@ -35,12 +35,31 @@ type batch struct {
 	most      int       // events
 	passed    int       // events passed over
 	began     time.Time // when its call began
-	json      []byte
+	json      *[]byte   // the body; nil once only gzip is needed
 	gzip      bytes.Buffer
-	zip       *gzip.Writer
 }
 
-var batchPool = sync.Pool{New: func() any { return new(batch) }}
+var (
+	batchPool = sync.Pool{New: func() any { return new(batch) }}
+	// A batch is under way for as long as CloudWatch takes. What only its encoding needs goes
+	// to the next one meanwhile: a writer alone is over a megabyte.
+	jsonPool = sync.Pool{New: func() any { return new([]byte) }}
+	zipPool  = sync.Pool{New: func() any {
+		zip, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+		if err != nil {
+			panic(err) // only for a level that is none
+		}
+		return zip
+	}}
+)
+
+// release lets the body go.
+func (b *batch) release() {
+	if b.json != nil {
+		jsonPool.Put(b.json)
+		b.json = nil
+	}
+}
 
 func (b *batch) count() int { return len(b.refs) }
 
@@ -165,7 +184,8 @@ func (b *batch) finish(t Target) {
 
 // encode writes the body: the JSON of PutLogEventsInput.
 func (b *batch) encode(t Target) {
-	out := append(b.json[:0], `{"logGroupName":`...)
+	b.json = jsonPool.Get().(*[]byte)
+	out := append((*b.json)[:0], `{"logGroupName":`...)
 	out = chunk.AppendString(out, []byte(t.Group))
 	out = append(out, `,"logStreamName":`...)
 	out = chunk.AppendString(out, []byte(t.Stream))
@@ -182,28 +202,25 @@ func (b *batch) encode(t Target) {
 		out = append(out, '}')
 		r.message = nil // the flush's memory
 	}
-	b.json = append(out, ']', '}')
+	*b.json = append(out, ']', '}')
 }
 
-// body is what goes on the wire. It is valid until the batch is filled again.
+// body is what goes on the wire, once for each batch. It is valid until release, or until
+// the batch is filled again.
 func (b *batch) body(compress bool) (awsclient.Body, error) {
 	if !compress {
-		return awsclient.Body{Bytes: b.json}, nil
+		return awsclient.Body{Bytes: *b.json}, nil
 	}
+	defer b.release()
 	b.gzip.Reset()
-	if b.zip == nil {
-		zip, err := gzip.NewWriterLevel(&b.gzip, gzip.BestSpeed)
-		if err != nil {
-			return awsclient.Body{}, fmt.Errorf("failed to make a gzip writer: %w", err)
-		}
-		b.zip = zip
-	} else {
-		b.zip.Reset(&b.gzip)
+	zip := zipPool.Get().(*gzip.Writer)
+	defer zipPool.Put(zip)
+	zip.Reset(&b.gzip)
+	_, err := zip.Write(*b.json)
+	if err == nil {
+		err = zip.Close()
 	}
-	if _, err := b.zip.Write(b.json); err != nil {
-		return awsclient.Body{}, fmt.Errorf("failed to compress a batch: %w", err)
-	}
-	if err := b.zip.Close(); err != nil {
+	if err != nil {
 		return awsclient.Body{}, fmt.Errorf("failed to compress a batch: %w", err)
 	}
 	return awsclient.Body{Bytes: b.gzip.Bytes(), Gzip: true}, nil

@@ -783,6 +783,7 @@ func BenchmarkBatch(b *testing.B) {
 				if _, err := bt.body(compress); err != nil {
 					b.Fatal(err)
 				}
+				bt.release()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/5000, "ns/event")
 		})

@@ -264,6 +264,7 @@ func (s *sender) landed(b *batch) {
 	defer s.mu.Unlock()
 	s.flying = slices.DeleteFunc(s.flying, func(x *batch) bool { return x == b })
 	s.blocked = false
+	b.release()
 	batchPool.Put(b)
 	s.poke()
 }
