@@ -150,7 +150,7 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
 }
 
-// FewAttempts is an option of one call: it is made four times at most, within about half a
+// FewAttempts is an option of one call: it is made five times at most, within less than a
 // second. For callers that hold up others while they wait.
 func FewAttempts(o *cloudwatchlogs.Options) {
 	if o.Retryer != nil {
@@ -160,7 +160,7 @@ func FewAttempts(o *cloudwatchlogs.Options) {
 
 type fewAttempts struct{ aws.Retryer }
 
-func (fewAttempts) MaxAttempts() int { return 4 }
+func (fewAttempts) MaxAttempts() int { return 5 }
 
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.

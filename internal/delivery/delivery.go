@@ -279,12 +279,15 @@ func (d *Deliverer) Deliver(ctx context.Context, c Chunk, events *chunk.Events, 
 	if len(events.List) == 0 {
 		return nil
 	}
-	w := wait{d: d, began: d.cfg.Now(), leave: d.stalls.leave(), patience: d.cfg.Patience}
+	w := wait{d: d, began: d.cfg.Now(), leave: d.stalls.leave()}
 	w.p = d.take(c, events)
 	p := w.p
 	away := w.turn(events, targets)
 	w.senders = d.enqueue(p, events, targets, away)
 	err := w.until(ctx)
+	if len(w.stays) > 0 {
+		d.stalls.leaves(w.stays)
+	}
 	// Whatever came of it: nothing of this flush may stay in a queue, for its memory
 	// belongs to another flush next.
 	p.end()

@@ -975,7 +975,7 @@ func TestAStrayCopyInAQueueSendsNothing(t *testing.T) {
 	senders[0].queue = append(senders[0].queue, item{p: p, events: []int32{0, 1, 2}})
 	senders[0].mu.Unlock()
 	close(release)
-	w := wait{d: d, p: p, senders: senders, began: time.Now(), leave: d.stalls.leave(), patience: time.Minute}
+	w := wait{d: d, p: p, senders: senders, began: time.Now(), leave: d.stalls.leave()}
 	require.NoError(t, w.until(context.Background()))
 	p.end()
 	for i := range ev.Arena {

@@ -367,7 +367,7 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 		size += int(r.size)
 	}
 	s.d.breaker.succeeded(s.target)
-	s.d.stalls.succeeded(s.target)
+	s.d.stalls.succeeded(s.target, max(1, s.d.cfg.Now().Sub(b.began)))
 	s.d.events.Add(int64(to - from))
 	s.d.bytes.Add(int64(size))
 	if from > 0 || to < n {
@@ -419,6 +419,7 @@ func (s *sender) failed(b *batch, err error) {
 	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
 	switch e.Class {
 	case awsclient.ClassThrottled, awsclient.ClassRetryable, awsclient.ClassConflict:
+		s.d.stalls.struggled(s.target)
 		switch e.Class {
 		case awsclient.ClassThrottled:
 			s.d.throttled.Add(1)
@@ -472,7 +473,11 @@ func (s *sender) ensure() *Error {
 		return nil
 	}
 	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
-	if e.Class == awsclient.ClassRetryable {
+	switch e.Class {
+	case awsclient.ClassThrottled:
+		s.d.stalls.struggled(s.target)
+	case awsclient.ClassRetryable:
+		s.d.stalls.struggled(s.target)
 		s.d.stalls.failed(s.target, began, err)
 	}
 	s.d.breaker.failed(s.target, err)

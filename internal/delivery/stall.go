@@ -16,6 +16,9 @@ import (
 // accepting, although others do: the flush leaves, and Fluent Bit brings the chunk again.
 var ErrStalled = errors.New("the log group has taken nothing for a while although others do")
 
+// errWaiting says that one flush is enough to find out what is wrong with a group.
+var errWaiting = fmt.Errorf("%w; another flush waits for it", ErrStalled)
+
 // ErrDown says that CloudWatch as a whole has not answered for a while.
 var ErrDown = errors.New("CloudWatch Logs is out of reach")
 
@@ -29,8 +32,19 @@ var ErrDown = errors.New("CloudWatch Logs is out of reach")
 //
 // Neither is quarantined: nothing says that it will last.
 const (
-	// patience is how long a flush waits for a group that takes nothing.
-	patience = 3 * time.Second
+	// patience is how long a flush waits at most for a group that takes nothing, and
+	// leastPatience at least; between them it is so many of the time that an answer takes.
+	patience          = 3 * time.Second
+	leastPatience     = time.Second
+	patienceInAnswers = 20
+	// Of the flushes that wait for one group the first to notice that it takes nothing stays
+	// as long as that. The others hold as many workers, and learn nothing more: they leave
+	// after this, or so many answers.
+	leastSecond     = 250 * time.Millisecond
+	secondInAnswers = 10
+	// lately is for how long a failure of another group's says that it is not this one's
+	// trouble alone.
+	lately = 10 * time.Second
 	// trialPatience is the same for a trial. An answer that comes later counts as well: the
 	// call goes on without the flush.
 	trialPatience = 250 * time.Millisecond
@@ -68,7 +82,13 @@ type stalls struct {
 	took   map[groupKey]time.Time // when a group last took something
 	forgot time.Time              // when took was last emptied
 	// worked is the same for the last two groups apart.
-	worked  worked
+	worked worked
+	// fails is when calls last failed for what may be gone soon, for two groups apart.
+	fails worked
+	// answer is how long CloudWatch takes for events it accepts: it follows what is slower
+	// soon, and what is faster slowly. 0 as long as nothing was accepted.
+	answer  time.Duration
+	waits   map[groupKey]*wait    // the flush that stays, of those that wait for a group
 	outage  *stall                // nil while the endpoint is up
 	cause   string                // the outage's
 	failing map[groupKey]struct{} // groups that failed since anything worked
@@ -90,7 +110,7 @@ type stall struct {
 
 func newStalls(log *slog.Logger, now func() time.Time) *stalls {
 	return &stalls{
-		log: log, now: now, groups: map[groupKey]*stall{}, said: map[groupKey]time.Time{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, left: make(chan struct{}),
+		log: log, now: now, groups: map[groupKey]*stall{}, said: map[groupKey]time.Time{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, waits: map[groupKey]*wait{}, left: make(chan struct{}),
 		trial: func(n int) time.Duration {
 			d := min(time.Second<<min(n, 10), 5*time.Second)
 			return d/2 + rand.N(d/2)
@@ -115,6 +135,8 @@ func (s *stalls) turned(t Target, peek bool) (trial bool, err error) {
 		return false, fmt.Errorf("%w: %s", ErrDown, s.cause)
 	case !group.due(now):
 		return false, ErrStalled
+	case group == nil && s.waited(t.key()):
+		return false, errWaiting
 	}
 	if !peek {
 		s.try(outage, now)
@@ -182,11 +204,85 @@ func (s *stalls) leave() <-chan struct{} {
 	return s.left
 }
 
-// succeeded notes that CloudWatch took events for a target.
-func (s *stalls) succeeded(t Target) {
+// patience is how long a flush waits for a group that takes nothing, most at most; and how
+// long where another flush is waiting for it already. Both are most where other groups fail
+// as well: what is everybody's trouble is over sooner here than by way of Fluent Bit.
+func (s *stalls) patience(t Target, most time.Duration) (first, second time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answer == 0 || !s.alone(t.key()) {
+		return most, most
+	}
+	first = min(most, max(leastPatience, patienceInAnswers*s.answer))
+	return first, min(first, max(leastSecond, secondInAnswers*s.answer))
+}
+
+// alone reports whether no other group's calls failed lately. The caller holds the lock.
+func (s *stalls) alone(key groupKey) bool {
+	elsewhere := s.fails.elsewhere(key)
+	return elsewhere.IsZero() || s.now().Sub(elsewhere) > lately
+}
+
+// struggled notes a call that failed for what may be gone soon: a throttled one, too.
+func (s *stalls) struggled(t Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails.note(t.key(), s.now())
+}
+
+// stays reports whether a flush is to wait on for a group that took nothing since it began:
+// the first that asks, and all of them where the group, or nobody, was served meanwhile.
+func (s *stalls) stays(t Target, w *wait) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := t.key()
+	if s.took[key].After(w.began) || !s.worked.at.After(w.began) {
+		return true
+	}
+	if other := s.waits[key]; other != nil {
+		return other == w
+	}
+	s.waits[key] = w
+	w.stays = append(w.stays, key)
+	s.troubled.Store(true)
+	return true
+}
+
+// waited reports whether a flush stays for a group that still took nothing, while others
+// did. The caller holds the lock.
+func (s *stalls) waited(key groupKey) bool {
+	w := s.waits[key]
+	return w != nil && !s.took[key].After(w.began) && s.worked.at.After(w.began) && s.alone(key)
+}
+
+// leaves lets another flush be the one that stays.
+func (s *stalls) leaves(keys []groupKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range keys {
+		delete(s.waits, key)
+	}
+	s.calm()
+}
+
+// calm notes whether there is any trouble left. The caller holds the lock.
+func (s *stalls) calm() {
+	s.troubled.Store(len(s.groups) > 0 || len(s.waits) > 0 || s.outage != nil)
+}
+
+// succeeded notes that CloudWatch took events for a target, and how long it took for them.
+func (s *stalls) succeeded(t Target, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := t.key()
+	switch {
+	case s.answer == 0:
+		s.answer = took
+	case took > s.answer:
+		s.answer += (took - s.answer) / 4
+	default:
+		s.answer -= (s.answer - took) / 32
+	}
 	now := s.now()
 	if len(s.took) >= maxStalled {
 		clear(s.took) // names of groups may come from records: `identity record`
@@ -196,7 +292,7 @@ func (s *stalls) succeeded(t Target) {
 	s.worked.note(key, now)
 	s.up()
 	s.served(t)
-	s.troubled.Store(len(s.groups) > 0)
+	s.calm()
 }
 
 // served ends a group's trouble, and says so where its beginning was said. The caller holds
@@ -219,7 +315,7 @@ func (s *stalls) answered(t Target) {
 	defer s.mu.Unlock()
 	s.up()
 	s.served(t)
-	s.troubled.Store(len(s.groups) > 0)
+	s.calm()
 }
 
 // up ends an outage, and what would have become one. The caller holds the lock.
@@ -241,7 +337,7 @@ func (s *stalls) up() {
 // forget ends a group's trouble. The caller holds the lock.
 func (s *stalls) forget(key groupKey) {
 	delete(s.groups, key)
-	s.troubled.Store(len(s.groups) > 0 || s.outage != nil)
+	s.calm()
 	s.tell(Target{Role: key.role, Group: key.group}, false)
 }
 

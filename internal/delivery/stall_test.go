@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -284,7 +285,7 @@ func TestATrialIsNotSpentOnADestinationThatHasNothingToSend(t *testing.T) {
 			defer cancel()
 			return d.Deliver(ctx, Key{9}, events, to)
 		}
-		require.ErrorIs(t, deliver(), ErrDown, "a's events arrive, b's do not")
+		require.ErrorIs(t, deliver(), ErrStalled, "a's events arrive, b's do not")
 		x.set("/eks/tenants/b", nil)
 		x.set("*", always(errors.New("connection reset")))
 		for n, tenant := range []string{"c", "d", "e"} { // now it is everybody's
@@ -307,7 +308,7 @@ func TestAStalledGroupDoesNotSpendTheTrialOfAnOutage(t *testing.T) {
 		slow, fine := target("slow")[0], target("fine")[0]
 		began := s.now()
 		time.Sleep(time.Second)
-		s.succeeded(fine)
+		s.succeeded(fine, 20*time.Millisecond)
 		for _, tenant := range []string{"slow", "b", "c"} {
 			s.failed(target(tenant)[0], began, errors.New("connection reset"))
 			time.Sleep(2 * time.Second)
@@ -483,10 +484,10 @@ func TestTheEndOfALongStallIsSaid(t *testing.T) {
 		s := newStalls(slog.New(slog.NewTextHandler(&log, nil)), time.Now)
 		began := s.now()
 		time.Sleep(time.Second)
-		s.succeeded(target("fine")[0])
+		s.succeeded(target("fine")[0], 20*time.Millisecond)
 		require.True(t, s.stall(target("slow")[0], began))
 		time.Sleep(2 * sayAgain)
-		s.succeeded(target("slow")[0])
+		s.succeeded(target("slow")[0], 20*time.Millisecond)
 		require.Contains(t, log.String(), "takes events again")
 	})
 }
@@ -502,7 +503,7 @@ func TestATrialIsShortAlsoWhereNobodyElseIsServed(t *testing.T) {
 				d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return 5 * time.Second }}))
 				began := d.stalls.now()
 				time.Sleep(time.Second)
-				d.stalls.succeeded(target("fine")[0])
+				d.stalls.succeeded(target("fine")[0], 20*time.Millisecond)
 				require.True(t, d.stalls.stall(target("slow")[0], began))
 				time.Sleep(6 * time.Second)
 				x.set("/eks/tenants/slow", answer)
@@ -527,6 +528,108 @@ func TestATrialIsShortAlsoWhereNobodyElseIsServed(t *testing.T) {
 	}
 }
 
+// Every flush that waits holds a worker: one is enough to learn that a group takes nothing.
+func TestOneFlushWaitsForAGroupThatTakesNothingAndTheOthersLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("/eks/tenants/slow", hang)
+		var marked atomic.Int32
+		d := closed(t, New(x, Config{Log: quiet, Trial: func(int) time.Duration { return time.Hour },
+			Stalled: func(Target, bool) { marked.Add(1) }}))
+		for n := range 50 {
+			_, err := flush(d, byte(100+n), target("fine"))
+			require.NoError(t, err)
+		}
+		failures := everySecond(t, d)
+		stop := make(chan struct{})
+		var busy sync.WaitGroup
+		busy.Go(func() { // others are served all the while
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(30 * time.Millisecond):
+					_, _ = flush(d, 99, target("busy"))
+				}
+			}
+		})
+		var wg sync.WaitGroup
+		var first atomic.Int32
+		for n := range 6 {
+			wg.Go(func() {
+				to := Target{Group: "/eks/tenants/slow", Stream: fmt.Sprint(n)}
+				took, err := flush(d, byte(n), []Target{to})
+				if !errors.Is(err, ErrStalled) {
+					t.Errorf("flush %d: %v", n, err)
+				}
+				if took > leastSecond+leastSecond/4 {
+					first.Add(1)
+					if took > leastPatience+leastPatience/4 {
+						t.Errorf("flush %d took %v", n, took)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		close(stop)
+		busy.Wait()
+		require.EqualValues(t, 1, first.Load(), "flushes that waited for long")
+		require.EqualValues(t, 1, marked.Load())
+		require.Empty(t, d.stalls.waits)
+		require.Zero(t, failures.Load())
+	})
+}
+
+func TestHowLongAFlushWaitsFollowsWhatAnswersTake(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := newStalls(quiet, func() time.Time { return now })
+	waits := func(most time.Duration) []time.Duration {
+		first, second := s.patience(here[0], most)
+		return []time.Duration{first.Round(100 * time.Millisecond), second.Round(50 * time.Millisecond)}
+	}
+	require.Equal(t, []time.Duration{patience, patience}, waits(patience), "nothing is known yet")
+	for _, test := range []struct{ answer, first, second time.Duration }{
+		{20 * time.Millisecond, leastPatience, leastSecond},
+		{100 * time.Millisecond, 2 * time.Second, time.Second},
+		{time.Second, patience, patience},
+		{20 * time.Millisecond, leastPatience, leastSecond},
+	} {
+		for range 500 {
+			s.succeeded(here[0], test.answer)
+		}
+		require.Equal(t, []time.Duration{test.first, test.second}, waits(patience), test)
+		require.Equal(t, []time.Duration{100 * time.Millisecond, 100 * time.Millisecond}, waits(100*time.Millisecond), test)
+	}
+	s.struggled(here[0])
+	require.Equal(t, []time.Duration{leastPatience, leastSecond}, waits(patience), "its own failures")
+	s.struggled(target("other")[0])
+	require.Equal(t, []time.Duration{patience, patience}, waits(patience), "another fails as well")
+	s.struggled(here[0])
+	require.Equal(t, []time.Duration{patience, patience}, waits(patience), "both do")
+	now = now.Add(lately + time.Second)
+	require.Equal(t, []time.Duration{leastPatience, leastSecond}, waits(patience), "that was long ago")
+}
+
+// With slow answers for everybody nobody leaves early.
+func TestWhereAllAnswersAreSlowFlushesWaitForTheirs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := inTrouble(t)
+		x.set("*", func(context.Context) error { time.Sleep(900 * time.Millisecond); return nil })
+		d := closed(t, New(x, Config{Log: quiet}))
+		for round := range 5 {
+			var wg sync.WaitGroup
+			for n := range 8 {
+				wg.Go(func() {
+					if _, err := flush(d, byte(10*round+n), []Target{{Group: fmt.Sprint("/eks/tenants/", n%3), Stream: fmt.Sprint(n)}}); err != nil {
+						t.Errorf("round %d: %v", round, err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+	})
+}
+
 // In a chunk of many tenants one's trial is short, and the others have their time.
 func TestATrialBesideASlowAnswerDoesNotMarkWhoIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -538,7 +641,7 @@ func TestATrialBesideASlowAnswerDoesNotMarkWhoIsSlow(t *testing.T) {
 		x.set("/eks/tenants/a", hang)
 		_, err := flush(d, 1, target("a"))
 		require.ErrorIs(t, err, ErrStalled)
-		x.set("/eks/tenants/b", func(context.Context) error { time.Sleep(2500 * time.Millisecond); return nil })
+		x.set("/eks/tenants/b", func(context.Context) error { time.Sleep(900 * time.Millisecond); return nil })
 		time.Sleep(16 * time.Second)
 		events := numbered(6)
 		for i := range events.List {
@@ -577,7 +680,7 @@ func TestAGroupIsNotMarkedForWhatIsForgotten(t *testing.T) {
 		began := s.now()
 		time.Sleep(time.Second)
 		for n := range maxStalled + 1 {
-			s.succeeded(target(fmt.Sprint("t", n))[0])
+			s.succeeded(target(fmt.Sprint("t", n))[0], 20*time.Millisecond)
 		}
 		require.True(t, s.stall(target("t0")[0], began), "others are served")
 		require.Empty(t, s.groups, "it took something a moment ago")

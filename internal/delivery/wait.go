@@ -16,13 +16,14 @@ type wait struct {
 	senders []*sender // by destination; nil for those that are sent nothing
 	began   time.Time
 	// leave is closed when CloudWatch goes out of reach, or a trial of it fails.
-	leave    <-chan struct{}
-	patience time.Duration
-	trials   []bool // by destination
+	leave  <-chan struct{}
+	stays  []groupKey // groups for which it is the one that waits
+	trials []bool     // by destination
+	trial  bool       // any of them
 }
 
 // turn asks which destinations' events had better not be sent now; nil where all may be.
-// Where any is a trial, the wait is a short one. A destination that has nothing to send is
+// Where any is a trial, it is looked after soon. A destination that has nothing to send is
 // no trial, and what it still has in flight is not waited for while it is in trouble.
 func (w *wait) turn(events *chunk.Events, targets []Target) (away []error) {
 	w.trials = make([]bool, len(targets))
@@ -36,9 +37,8 @@ func (w *wait) turn(events *chunk.Events, targets []Target) (away []error) {
 		}
 		var err error
 		if send[dest] {
-			if w.trials[dest], err = w.d.stalls.turned(t, false); w.trials[dest] {
-				w.patience = min(w.patience, trialPatience)
-			}
+			w.trials[dest], err = w.d.stalls.turned(t, false)
+			w.trial = w.trial || w.trials[dest]
 		} else {
 			err = w.d.stalls.inTrouble(t)
 		}
@@ -54,7 +54,7 @@ func (w *wait) turn(events *chunk.Events, targets []Target) (away []error) {
 
 // until returns nil when everything is accepted, else why it will not be now.
 func (w *wait) until(ctx context.Context) error {
-	look := time.NewTimer(w.patience)
+	look := time.NewTimer(w.look(0))
 	defer look.Stop()
 	for {
 		if done, err := w.p.outcome(ctx.Err() != nil); done {
@@ -72,9 +72,18 @@ func (w *wait) until(ctx context.Context) error {
 			if err := w.stalled(); err != nil {
 				return err
 			}
-			look.Reset(w.patience / 4)
+			look.Reset(w.look(w.d.cfg.Now().Sub(w.began)))
 		}
 	}
+}
+
+// look is how long to wait until the next look at what takes nothing.
+func (w *wait) look(passed time.Duration) time.Duration {
+	d := min(w.d.cfg.Patience, leastSecond)
+	if w.trial && passed > 0 {
+		d = min(d, trialPatience) / 4
+	}
+	return d
 }
 
 // errCreating says what is waited for; it goes on without the flush.
@@ -88,7 +97,8 @@ var errUnderWay = errors.New("a call to where the chunk went before has not ende
 // leaves whether others are served or not: what it tries was in trouble before.
 func (w *wait) stalled() error {
 	var why error
-	short := w.d.cfg.Now().Sub(w.began) < w.d.cfg.Patience
+	passed := w.d.cfg.Now().Sub(w.began)
+	stays := false
 	for dest, open := range w.p.unfinished() {
 		if !open {
 			continue
@@ -106,8 +116,13 @@ func (w *wait) stalled() error {
 				continue
 			}
 		}
-		if short {
-			return nil // beside a trial of another's, this one's time is not over
+		if first, second := w.d.stalls.patience(s.target, w.d.cfg.Patience); passed < first {
+			if passed < second || w.d.stalls.stays(s.target, w) {
+				stays = true // this one's time is not over
+				continue
+			}
+			why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errWaiting}
+			continue
 		}
 		if s.isCreating() && w.d.stalls.othersWork(w.began) {
 			// The account's quota, not the group: its other streams are no worse for it.
@@ -122,6 +137,9 @@ func (w *wait) stalled() error {
 			return nil
 		}
 		why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: ErrStalled}
+	}
+	if stays {
+		return nil
 	}
 	return w.p.why(why)
 }

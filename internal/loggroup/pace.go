@@ -14,11 +14,14 @@ import (
 // what each of them calls in vain is the others' turn as well.
 type pace struct {
 	mu    sync.Mutex
-	steps int // how long the next rest is; what a throttled call adds, one that is not takes away
+	steps int // how long the next rest is, the first none; what a throttled call adds, one that is not takes away
 	until time.Time
 }
 
 const (
+	// One call of many that is throttled until it is given up says nothing of the others: while
+	// a third of all calls is throttled, there is one such in a hundred. The second one in a row
+	// does.
 	firstRest = time.Second
 	maxRest   = 8 * time.Second // longer leaves some of the quota unused (docs/scaling.md)
 )
@@ -51,8 +54,10 @@ func (p *pace) answered(c awsclient.Class, began, now time.Time) {
 	case began.Before(p.until):
 		// Another call of the same moment has said so.
 	default:
-		d := min(firstRest<<min(p.steps, 10), maxRest)
-		p.until = now.Add(d/2 + rand.N(d/2))
+		if p.steps > 0 {
+			d := min(firstRest<<min(p.steps-1, 10), maxRest)
+			p.until = now.Add(d/2 + rand.N(d/2))
+		}
 		p.steps = min(p.steps+1, 6)
 	}
 }
