@@ -115,6 +115,8 @@ type Keeper struct {
 	checked *lru.Cache[string, int] // groups looked at, or being looked at, for how many days
 	created *lru.Cache[string, int] // how often this process has made the group exist
 	streams pace                    // of CreateLogStream
+	// retentions are what is done about retention: looks, puts and tags.
+	retentions pace
 
 	mu      sync.Mutex
 	waiting map[string]work // groups whose retention is still to be confirmed
@@ -158,7 +160,7 @@ func NewKeeper(api API, cfg Config) *Keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
 		api: api, cfg: cfg, checked: checked, created: created, waiting: map[string]work{},
-		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{}), retentions: pace{max: maxRetentionRest},
 	}
 	go k.run()
 	return k

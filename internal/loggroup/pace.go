@@ -13,6 +13,7 @@ import (
 // them. A thousand nodes that start at once share 50 CreateLogStream calls a second:
 // what each of them calls in vain is the others' turn as well.
 type pace struct {
+	max   time.Duration // of a rest; 0 means maxRest
 	mu    sync.Mutex
 	steps int // how long the next rest is, the first none; what a throttled call adds, one that is not takes away
 	until time.Time
@@ -44,6 +45,13 @@ func (p *pace) resting(now time.Time) error {
 	return nil
 }
 
+// rest is how long no call is to be made.
+func (p *pace) rest(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, p.until.Sub(now))
+}
+
 // answered takes note of a call that was made from began to now.
 func (p *pace) answered(c awsclient.Class, began, now time.Time) {
 	p.mu.Lock()
@@ -55,9 +63,16 @@ func (p *pace) answered(c awsclient.Class, began, now time.Time) {
 		// Another call of the same moment has said so.
 	default:
 		if p.steps > 0 {
-			d := min(firstRest<<min(p.steps-1, 10), maxRest)
+			longest := p.max
+			if longest == 0 {
+				longest = maxRest
+			}
+			d := min(firstRest<<min(p.steps-1, 20), longest)
 			p.until = now.Add(d/2 + rand.N(d/2))
+			if d == longest {
+				return
+			}
 		}
-		p.steps = min(p.steps+1, 6)
+		p.steps++
 	}
 }

@@ -97,16 +97,26 @@ func (k *Keeper) due(now time.Time) (batch []work, wait time.Duration) {
 // confirm looks at the groups of one batch and settles each. Every step has a time
 // limit of its own: one answer that hangs must not end the work for all the others.
 func (k *Keeper) confirm(batch []work) {
+	began := time.Now()
 	groups, err := k.inspect(batch)
+	if err != nil {
+		k.retentions.answered(awsclient.Classify(err), began, time.Now())
+	}
 	if err != nil && k.ctx.Err() == nil {
 		k.cfg.Log.Error("retention of log groups is not confirmed; events are delivered meanwhile",
 			"groups", len(batch), "first", batch[0].spec.Group, "error", awsclient.Brief(err))
 	}
 	again := map[int]time.Time{} // by attempt
 	for _, w := range batch {
+		began := time.Now()
 		werr := err
-		if err == nil {
-			if werr = k.settle(&w, groups[w.spec.Group]); werr != nil && k.ctx.Err() == nil {
+		if werr == nil {
+			werr = k.retentions.resting(began)
+		}
+		if werr == nil {
+			werr = k.settle(&w, groups[w.spec.Group])
+			k.retentions.answered(awsclient.Classify(werr), began, time.Now())
+			if werr != nil && k.ctx.Err() == nil {
 				// Each failure is told, but ever more rarely: the back-off is the rate limit.
 				k.cfg.Log.Error("retention of a log group is not confirmed; events are delivered meanwhile",
 					"group", w.spec.Group, "days", w.spec.RetentionDays, "attempt", w.attempt+1, "error", awsclient.Brief(werr))
@@ -151,6 +161,13 @@ func (k *Keeper) finish(w work, err error, again map[int]time.Time) {
 		return
 	}
 	w.settled = false
+	if awsclient.Classify(err) == awsclient.ClassThrottled {
+		// The account's quota, and no fault of the group: it goes on as soon as this process
+		// calls again. Backing off group by group leaves most of the quota unused.
+		w.due = time.Now().Add(k.retentions.rest(time.Now()) + throttledPause/2 + rand.N(throttledPause))
+		k.waiting[w.spec.Group] = w
+		return
+	}
 	w.attempt++
 	if again[w.attempt].IsZero() {
 		again[w.attempt] = time.Now().Add(k.cfg.Backoff(w.attempt))
@@ -161,6 +178,16 @@ func (k *Keeper) finish(w work, err error, again map[int]time.Time) {
 	}
 	k.waiting[w.spec.Group] = w
 }
+
+const (
+	// throttledPause is how long a group waits at least after a call was throttled, to be
+	// looked at together with others.
+	throttledPause = 2 * time.Second
+	// maxRetentionRest bounds how long a process makes no call about retention: with a
+	// thousand nodes that all would, each may have one in 200 s of PutRetentionPolicy's 5
+	// calls a second.
+	maxRetentionRest = 5 * time.Minute
+)
 
 // inspect reads the groups of a batch.
 func (k *Keeper) inspect(batch []work) (groups map[string]types.LogGroup, err error) {

@@ -43,7 +43,7 @@ func TestARestGrowsWithEveryThrottledCallAndShrinksWithEveryOther(t *testing.T) 
 	for _, most := range []time.Duration{1, 2, 4, 8, 8, 8, 8, 8} {
 		between(most*time.Second/2, most*time.Second, rest())
 	}
-	for range 4 {
+	for range 2 {
 		p.answered(awsclient.ClassExists, now, now)
 	}
 	between(time.Second, 2*time.Second, rest())
