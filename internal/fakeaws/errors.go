@@ -48,6 +48,7 @@ const (
 	codeUnknownOperation  = "UnknownOperationException"
 	codeValidation        = "ValidationException"
 	codeInternal          = "InternalFailure"
+	codeQueryValidation   = "ValidationError" // of IAM and STS
 	codeTooManyTags       = "TooManyTagsException"
 	codeBodyTooLarge      = "RequestEntityTooLargeException"
 	textGroupNotFound     = "The specified log group does not exist."

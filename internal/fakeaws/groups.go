@@ -27,7 +27,7 @@ func deref[T any](p *T) (v T) {
 }
 
 // update changes a group under the lock.
-func (s *Server) update(name string, change func(*group) *APIError) *APIError {
+func (s *account) update(name string, change func(*group) *APIError) *APIError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.groups[name]
@@ -45,9 +45,9 @@ type createLogGroup struct {
 	Tags      map[string]string `json:"tags"`
 }
 
-func (r *createLogGroup) target(*Server) (group, stream string) { return deref(r.Name), "" }
+func (r *createLogGroup) target(*account) (group, stream string) { return deref(r.Name), "" }
 
-func (r *createLogGroup) do(s *Server, _ *Call) (any, *APIError) {
+func (r *createLogGroup) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupName", r.Name, ruleGroupName)
 	c.text("kmsKeyId", r.KMSKey, ruleKMSKey)
@@ -102,9 +102,9 @@ type deleteLogGroup struct {
 	Name *string `json:"logGroupName"`
 }
 
-func (r *deleteLogGroup) target(*Server) (group, stream string) { return deref(r.Name), "" }
+func (r *deleteLogGroup) target(*account) (group, stream string) { return deref(r.Name), "" }
 
-func (r *deleteLogGroup) do(s *Server, _ *Call) (any, *APIError) {
+func (r *deleteLogGroup) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupName", r.Name, ruleGroupName)
 	if err := c.err(); err != nil {
@@ -128,9 +128,9 @@ type putRetentionPolicy struct {
 	Days *int64  `json:"retentionInDays"`
 }
 
-func (r *putRetentionPolicy) target(*Server) (group, stream string) { return deref(r.Name), "" }
+func (r *putRetentionPolicy) target(*account) (group, stream string) { return deref(r.Name), "" }
 
-func (r *putRetentionPolicy) do(s *Server, _ *Call) (any, *APIError) {
+func (r *putRetentionPolicy) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupName", r.Name, ruleGroupName)
 	if r.Days == nil {
@@ -159,9 +159,9 @@ type deleteRetentionPolicy struct {
 	Name *string `json:"logGroupName"`
 }
 
-func (r *deleteRetentionPolicy) target(*Server) (group, stream string) { return deref(r.Name), "" }
+func (r *deleteRetentionPolicy) target(*account) (group, stream string) { return deref(r.Name), "" }
 
-func (r *deleteRetentionPolicy) do(s *Server, _ *Call) (any, *APIError) {
+func (r *deleteRetentionPolicy) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupName", r.Name, ruleGroupName)
 	if err := c.err(); err != nil {
@@ -181,11 +181,11 @@ type putDeletionProtection struct {
 	Enabled    *bool   `json:"deletionProtectionEnabled"`
 }
 
-func (r *putDeletionProtection) target(s *Server) (group, stream string) {
+func (r *putDeletionProtection) target(s *account) (group, stream string) {
 	return s.groupName(r.Identifier), ""
 }
 
-func (r *putDeletionProtection) do(s *Server, _ *Call) (any, *APIError) {
+func (r *putDeletionProtection) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupIdentifier", r.Identifier, ruleIdentifier)
 	if r.Enabled == nil {
@@ -205,7 +205,7 @@ func (r *putDeletionProtection) do(s *Server, _ *Call) (any, *APIError) {
 }
 
 // groupName is groupOf for a Call: an identifier that names no group here is passed on as it is.
-func (s *Server) groupName(identifier *string) string {
+func (s *account) groupName(identifier *string) string {
 	if name, err := s.groupOf(deref(identifier)); err == nil {
 		return name
 	}
@@ -218,11 +218,11 @@ type associateKMSKey struct {
 	Key      *string `json:"kmsKeyId"`
 }
 
-func (r *associateKMSKey) target(s *Server) (group, stream string) {
+func (r *associateKMSKey) target(s *account) (group, stream string) {
 	return kmsTarget(s, r.Name, r.Resource), ""
 }
 
-func (r *associateKMSKey) do(s *Server, _ *Call) (any, *APIError) {
+func (r *associateKMSKey) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("kmsKeyId", r.Key, ruleKMSKey)
 	name, err := kmsGroup(s, &c, r.Name, r.Resource)
@@ -243,11 +243,11 @@ type disassociateKMSKey struct {
 	Resource *string `json:"resourceIdentifier"`
 }
 
-func (r *disassociateKMSKey) target(s *Server) (group, stream string) {
+func (r *disassociateKMSKey) target(s *account) (group, stream string) {
 	return kmsTarget(s, r.Name, r.Resource), ""
 }
 
-func (r *disassociateKMSKey) do(s *Server, _ *Call) (any, *APIError) {
+func (r *disassociateKMSKey) do(s *account, _ *Call) (any, *APIError) {
 	name, err := kmsGroup(s, &constraints{}, r.Name, r.Resource)
 	if err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func (r *disassociateKMSKey) do(s *Server, _ *Call) (any, *APIError) {
 	})
 }
 
-func kmsTarget(s *Server, name, resource *string) string {
+func kmsTarget(s *account, name, resource *string) string {
 	if name != nil {
 		return *name
 	}
@@ -266,7 +266,7 @@ func kmsTarget(s *Server, name, resource *string) string {
 }
 
 // kmsGroup checks the two ways to name the target of a KMS operation. Query results have no key of their own here.
-func kmsGroup(s *Server, c *constraints, name, resource *string) (string, *APIError) {
+func kmsGroup(s *account, c *constraints, name, resource *string) (string, *APIError) {
 	c.text("logGroupName", name, ruleGroupName)
 	c.text("resourceIdentifier", resource, ruleResource)
 	if err := c.err(); err != nil {
@@ -295,7 +295,7 @@ type describeLogGroups struct {
 	NextToken   *string  `json:"nextToken"`
 }
 
-func (r *describeLogGroups) target(*Server) (group, stream string) { return "", "" }
+func (r *describeLogGroups) target(*account) (group, stream string) { return "", "" }
 
 // logGroup is the model's LogGroup.
 type logGroup struct {
@@ -318,7 +318,7 @@ type logGroupMore struct {
 	StoredBytes     int64  `json:"storedBytes"`
 }
 
-func (r *describeLogGroups) do(s *Server, _ *Call) (any, *APIError) {
+func (r *describeLogGroups) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.between("limit", r.Limit, 1, describeLimit)
 	c.oneOf("logGroupClass", r.Class, classStandard, classInfrequentAccess, classDelivery, classEssentials)
@@ -450,7 +450,7 @@ func reservedTags(keys []string) *APIError {
 }
 
 // taggable returns the group a tagging operation is about: the bare ARN only, without ":*".
-func (s *Server) taggable(arn string) (string, *APIError) {
+func (s *account) taggable(arn string) (string, *APIError) {
 	name, ok := strings.CutPrefix(arn, s.arnPrefix())
 	switch {
 	case !strings.HasPrefix(arn, "arn:") || ok && strings.ContainsAny(name, ":*"):
@@ -461,7 +461,7 @@ func (s *Server) taggable(arn string) (string, *APIError) {
 	return name, nil
 }
 
-func (s *Server) taggedGroup(arn *string) string {
+func (s *account) taggedGroup(arn *string) string {
 	if name, err := s.taggable(deref(arn)); err == nil {
 		return name
 	}
@@ -473,9 +473,9 @@ type tagResource struct {
 	Tags map[string]string `json:"tags"`
 }
 
-func (r *tagResource) target(s *Server) (group, stream string) { return s.taggedGroup(r.ARN), "" }
+func (r *tagResource) target(s *account) (group, stream string) { return s.taggedGroup(r.ARN), "" }
 
-func (r *tagResource) do(s *Server, _ *Call) (any, *APIError) {
+func (r *tagResource) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("resourceArn", r.ARN, ruleResourceARN)
 	if r.Tags == nil {
@@ -509,9 +509,9 @@ type untagResource struct {
 	Keys []string `json:"tagKeys"`
 }
 
-func (r *untagResource) target(s *Server) (group, stream string) { return s.taggedGroup(r.ARN), "" }
+func (r *untagResource) target(s *account) (group, stream string) { return s.taggedGroup(r.ARN), "" }
 
-func (r *untagResource) do(s *Server, _ *Call) (any, *APIError) {
+func (r *untagResource) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("resourceArn", r.ARN, ruleResourceARN)
 	if r.Keys == nil {
@@ -544,11 +544,11 @@ type listTagsForResource struct {
 	ARN *string `json:"resourceArn"`
 }
 
-func (r *listTagsForResource) target(s *Server) (group, stream string) {
+func (r *listTagsForResource) target(s *account) (group, stream string) {
 	return s.taggedGroup(r.ARN), ""
 }
 
-func (r *listTagsForResource) do(s *Server, _ *Call) (any, *APIError) {
+func (r *listTagsForResource) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("resourceArn", r.ARN, ruleResourceARN)
 	if err := c.err(); err != nil {

@@ -190,7 +190,9 @@ func (p *putLogEvents) decodeEntity(s *scanner, allowUnknown bool) error {
 	})
 }
 
-func (p *putLogEvents) target(*Server) (group, stream string) { return deref(p.group), deref(p.stream) }
+func (p *putLogEvents) target(*account) (group, stream string) {
+	return deref(p.group), deref(p.stream)
+}
 
 // rejectedInfo is the model's RejectedLogEventsInfo.
 type rejectedInfo struct {
@@ -251,7 +253,7 @@ func (p *putLogEvents) size(from, to int) int64 {
 	return int64(last.off+last.len-p.records[from].off) + int64(to-from)*eventOverhead
 }
 
-func (p *putLogEvents) do(s *Server, _ *Call) (any, *APIError) {
+func (p *putLogEvents) do(s *account, _ *Call) (any, *APIError) {
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
@@ -322,7 +324,7 @@ func (p *putLogEvents) do(s *Server, _ *Call) (any, *APIError) {
 }
 
 // store keeps the events in [start, end), copied out of the request.
-func (s *Server) store(g *group, st *stream, p *putLogEvents, start, end int, ingested int64) {
+func (s *account) store(g *group, st *stream, p *putLogEvents, start, end int, ingested int64) {
 	n := end - start
 	b := batch{records: make([]record, n), ingested: ingested}
 	copy(b.records, p.records[start:end])

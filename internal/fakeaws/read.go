@@ -11,7 +11,7 @@ import (
 
 // checkReadable refuses what the service refuses: groups outside the Standard class take no GetLogEvents or
 // FilterLogEvents (CloudWatch Logs User Guide, "Log classes"). The error's code is not documented.
-func (s *Server) checkReadable(g *group) *APIError {
+func (s *account) checkReadable(g *group) *APIError {
 	if g.class != classStandard {
 		return invalidParameter("The operation is not supported for log groups of class %s.", g.class)
 	}
@@ -30,7 +30,7 @@ type getLogEvents struct {
 	Unmask     *bool   `json:"unmask"`
 }
 
-func (r *getLogEvents) target(s *Server) (group, stream string) {
+func (r *getLogEvents) target(s *account) (group, stream string) {
 	return groupTarget(s, r.Group, r.Identifier), deref(r.Stream)
 }
 
@@ -56,7 +56,7 @@ func parseEventToken(token string) (direction byte, k key, ok bool) {
 	return token[0], key{ts, seq}, err1 == nil && err2 == nil
 }
 
-func (r *getLogEvents) do(s *Server, _ *Call) (any, *APIError) {
+func (r *getLogEvents) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.text("logGroupName", r.Group, ruleGroupName)
 	c.text("logGroupIdentifier", r.Identifier, ruleIdentifier)
@@ -177,7 +177,7 @@ type filterLogEvents struct {
 	Unmask      *bool    `json:"unmask"`
 }
 
-func (r *filterLogEvents) target(s *Server) (group, stream string) {
+func (r *filterLogEvents) target(s *account) (group, stream string) {
 	return groupTarget(s, r.Group, r.Identifier), ""
 }
 
@@ -193,7 +193,7 @@ type filteredEvent struct {
 // earliestBackward is the earliest startTime for reading backwards (FilterLogEvents, startFromHead).
 var earliestBackward = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func (r *filterLogEvents) do(s *Server, _ *Call) (any, *APIError) {
+func (r *filterLogEvents) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.text("logGroupName", r.Group, ruleGroupName)
 	c.text("logGroupIdentifier", r.Identifier, ruleIdentifier)
@@ -316,7 +316,7 @@ func (r *filterLogEvents) do(s *Server, _ *Call) (any, *APIError) {
 }
 
 // views takes a sorted snapshot of the streams that are asked for.
-func (s *Server) views(g *group, prefix *string, names []string) ([]view, *APIError) {
+func (s *account) views(g *group, prefix *string, names []string) ([]view, *APIError) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var streams []*stream

@@ -61,6 +61,11 @@ type Config struct {
 	// Observe, if set, is told of each event that was accepted; the message may not be kept. It is called from many
 	// goroutines at once.
 	Observe func(group, stream string, message []byte)
+	// Enforce allows a call only where the caller's policies do; see the package's comment. Each account then has log
+	// groups of its own. Default: every known key may do everything, and all of them share one account's log groups.
+	Enforce bool
+	// RoleQuota is how many roles an account can have. Default 1,000.
+	RoleQuota int
 	// Intercept, if set, sees every authenticated call before it is carried out; see Server.SetIntercept.
 	Intercept func(Call) error
 	// Logger gets one debug line a call, and an error for a panic. Default: nothing is logged.
@@ -69,13 +74,17 @@ type Config struct {
 
 // Call is one request, as an intercept function sees it.
 type Call struct {
-	// Operation is AWS's name for it, such as "PutLogEvents" or "AssumeRole".
+	// Operation is AWS's name for it, such as "PutLogEvents" or "AssumeRole"; calls to services other than CloudWatch Logs
+	// and STS have the service's name before it, as in policies: "iam:CreateRole".
 	Operation string
 	// LogGroup and LogStream are the names in the request, which need neither be valid nor exist; empty where the
 	// operation has none. A resource ARN or identifier of a group here is given as the group's name.
 	LogGroup, LogStream string
 	// RoleARN and ExternalID are those of AssumeRole.
 	RoleARN, ExternalID string
+	// Entity is what a call to IAM, EKS or KMS is about, as the request names it: a role's name, a policy's ARN, an
+	// association's or a key's id; empty where it names none.
+	Entity string
 	// AccessKeyID signed the request, and PrincipalARN is whose it is.
 	AccessKeyID, PrincipalARN string
 	// Events is the number of events in a PutLogEvents.
@@ -93,13 +102,15 @@ type Server struct {
 	wallClock func() time.Time
 	mux       *http.ServeMux
 
-	mu     sync.RWMutex
-	groups map[string]*group
-	// retention is the account-level policy.
-	retention accountRetention
-	seq       atomic.Uint64 // arrival numbers given out
+	accountsMu sync.Mutex
+	accounts   map[string]*account
+	home       *account // Config.AccountID's
+
+	mu  sync.RWMutex  // guards the log groups of all accounts
+	seq atomic.Uint64 // arrival numbers given out
 
 	intercept atomic.Pointer[func(Call) error]
+	delay     atomic.Int64 // SetPolicyDelay's
 
 	authMu  sync.RWMutex
 	creds   map[string]credential
@@ -125,6 +136,9 @@ func New(cfg Config) *Server {
 	if cfg.Partition == "" {
 		cfg.Partition = "aws"
 	}
+	if cfg.RoleQuota == 0 {
+		cfg.RoleQuota = maxRoles
+	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
@@ -134,7 +148,8 @@ func New(cfg Config) *Server {
 	if cfg.Credentials == nil {
 		cfg.Credentials = map[string]string{DefaultAccessKeyID: DefaultSecretAccessKey}
 	}
-	s := &Server{cfg: cfg, wallClock: time.Now, groups: map[string]*group{}, creds: map[string]credential{}}
+	s := &Server{cfg: cfg, wallClock: time.Now, accounts: map[string]*account{}, creds: map[string]credential{}}
+	s.home = s.account(cfg.AccountID)
 	for id, secret := range cfg.Credentials {
 		s.creds[id] = credential{secret: secret, arn: "arn:" + cfg.Partition + ":iam::" + cfg.AccountID + ":user/" + id, userID: "AIDA" + id}
 	}
@@ -184,12 +199,12 @@ func (s *Server) before(call Call) (loseAnswer bool, _ *APIError) {
 // request is the input of an operation.
 type request interface {
 	// target names the group and stream for a Call.
-	target(*Server) (group, stream string)
+	target(*account) (group, stream string)
 	// do validates the request and carries it out; a nil answer is an empty body.
-	do(*Server, *Call) (any, *APIError)
+	do(*account, *Call) (any, *APIError)
 }
 
-// operations are what the server can do; each function decodes a body.
+// operations are those of CloudWatch Logs; each function decodes a body.
 var operations = map[string]func(body []byte, allowUnknown bool) (request, error){
 	"AssociateKmsKey":               decoder[associateKMSKey],
 	"CreateLogGroup":                decoder[createLogGroup],
@@ -236,7 +251,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	operation := "-"
 	var out any
 	var apiErr *APIError
-	lost, sts := false, false
+	lost := false
+	var query *queryService // whose protocol was spoken; nil means JSON
 	func() {
 		defer func() {
 			switch p := recover(); {
@@ -255,8 +271,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		target := r.Header.Get("X-Amz-Target")
-		if sts = target == ""; sts {
-			operation, out, lost, apiErr = s.serveSTS(r, raw.Bytes(), requestID)
+		if target == "" {
+			operation, query, out, lost, apiErr = s.serveQuery(r, raw.Bytes(), requestID)
 			return
 		}
 		name, isLogs := strings.CutPrefix(target, targetPrefix)
@@ -298,8 +314,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	w.Header().Set("X-Amzn-Requestid", requestID)
-	if sts {
-		answerSTS(w, out, apiErr, requestID)
+	if query != nil {
+		answerQuery(w, query, out, apiErr, requestID)
 		return
 	}
 	answerJSON(w, out, apiErr)
@@ -336,11 +352,12 @@ func (s *Server) call(r *http.Request, operation string, decodeBody func([]byte,
 		defer p.release()
 		call.Events = len(p.records)
 	}
-	call.LogGroup, call.LogStream = in.target(s)
+	acct := s.logsAccount(caller)
+	call.LogGroup, call.LogStream = in.target(acct)
 	if lost, apiErr = s.before(call); apiErr != nil {
 		return nil, lost, apiErr
 	}
-	out, apiErr = in.do(s, &call)
+	out, apiErr = in.do(acct, &call)
 	return out, lost, apiErr
 }
 

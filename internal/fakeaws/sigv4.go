@@ -245,8 +245,12 @@ func (s *Server) authenticate(r *http.Request, body []byte) (caller identity, se
 	}
 
 	switch a.service {
-	case "logs":
+	case "logs", "eks", "kms":
 		if a.region != s.cfg.Region {
+			return bad("Credential should be scoped to a valid region, not '" + a.region + "'. ")
+		}
+	case "iam":
+		if a.region != iamRegion(s.cfg.Partition) {
 			return bad("Credential should be scoped to a valid region, not '" + a.region + "'. ")
 		}
 	case "sts":

@@ -73,7 +73,9 @@ type Event struct {
 
 // Events returns a stream's events as GetLogEvents would: by timestamp, then arrival. It returns nil when there is no
 // such group or stream.
-func (s *Server) Events(group, stream string) []Event {
+func (s *Server) Events(group, stream string) []Event { return s.home.events(group, stream) }
+
+func (s *account) events(group, stream string) []Event {
 	_, st, err := s.lookup(group, stream)
 	if err != nil || st == nil {
 		return nil
@@ -113,14 +115,16 @@ type Stream struct {
 func (s *Server) Accepted() (n int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, g := range s.groups {
+	for _, g := range s.home.groups {
 		n += int(g.eventCount.Load())
 	}
 	return n
 }
 
 // Groups returns all log groups by name.
-func (s *Server) Groups() []Group {
+func (s *Server) Groups() []Group { return s.home.listGroups() }
+
+func (s *account) listGroups() []Group {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	groups := make([]Group, 0, len(s.groups))

@@ -36,12 +36,12 @@ type accountRetention struct {
 func (s *Server) SetAccountRetention(name string, days int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retention = accountRetention{name, int64(days)}
+	s.home.retention = accountRetention{name, int64(days)}
 }
 
 // effectiveRetention is how many days a group's events live, 0 meaning for ever, and the
 // account-level policy that says so, if one does. The caller holds the server's lock.
-func (s *Server) effectiveRetention(g *group) (days int64, policy string) {
+func (s *account) effectiveRetention(g *group) (days int64, policy string) {
 	switch {
 	case g.class == classDelivery: // no account-level policy reaches it
 		return 1, ""
@@ -190,7 +190,7 @@ func (v *view) event(i int) (b *batch, index int) {
 }
 
 // lookup finds a group, and a stream in it unless streamName is empty.
-func (s *Server) lookup(groupName, streamName string) (*group, *stream, *APIError) {
+func (s *account) lookup(groupName, streamName string) (*group, *stream, *APIError) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	g := s.groups[groupName]
@@ -208,14 +208,14 @@ func (s *Server) lookup(groupName, streamName string) (*group, *stream, *APIErro
 }
 
 // arnPrefix is what the ARN of every log group here begins with.
-func (s *Server) arnPrefix() string {
-	return "arn:" + s.cfg.Partition + ":logs:" + s.cfg.Region + ":" + s.cfg.AccountID + ":log-group:"
+func (s *account) arnPrefix() string {
+	return "arn:" + s.cfg.Partition + ":logs:" + s.cfg.Region + ":" + s.id + ":log-group:"
 }
 
-func (s *Server) groupARN(name string) string { return s.arnPrefix() + name }
+func (s *account) groupARN(name string) string { return s.arnPrefix() + name }
 
 // groupOf returns the group that an identifier, a name or an ARN, names. Groups of other accounts and regions do not exist here.
-func (s *Server) groupOf(identifier string) (string, *APIError) {
+func (s *account) groupOf(identifier string) (string, *APIError) {
 	if !strings.HasPrefix(identifier, "arn:") {
 		return identifier, nil
 	}

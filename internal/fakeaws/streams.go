@@ -13,11 +13,11 @@ type createLogStream struct {
 	Stream *string `json:"logStreamName"`
 }
 
-func (r *createLogStream) target(*Server) (group, stream string) {
+func (r *createLogStream) target(*account) (group, stream string) {
 	return deref(r.Group), deref(r.Stream)
 }
 
-func (r *createLogStream) do(s *Server, _ *Call) (any, *APIError) {
+func (r *createLogStream) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupName", r.Group, ruleGroupName)
 	c.required("logStreamName", r.Stream, ruleStreamName)
@@ -38,11 +38,11 @@ type deleteLogStream struct {
 	Stream *string `json:"logStreamName"`
 }
 
-func (r *deleteLogStream) target(*Server) (group, stream string) {
+func (r *deleteLogStream) target(*account) (group, stream string) {
 	return deref(r.Group), deref(r.Stream)
 }
 
-func (r *deleteLogStream) do(s *Server, _ *Call) (any, *APIError) {
+func (r *deleteLogStream) do(s *account, _ *Call) (any, *APIError) {
 	var c constraints
 	c.required("logGroupName", r.Group, ruleGroupName)
 	c.required("logStreamName", r.Stream, ruleStreamName)
@@ -72,11 +72,11 @@ type describeLogStreams struct {
 	OrderBy    *string `json:"orderBy"`
 }
 
-func (r *describeLogStreams) target(s *Server) (group, stream string) {
+func (r *describeLogStreams) target(s *account) (group, stream string) {
 	return groupTarget(s, r.Group, r.Identifier), ""
 }
 
-func groupTarget(s *Server, name, identifier *string) string {
+func groupTarget(s *account, name, identifier *string) string {
 	if name != nil {
 		return *name
 	}
@@ -84,7 +84,7 @@ func groupTarget(s *Server, name, identifier *string) string {
 }
 
 // nameOrIdentifier returns the group that a request for reading names in one of two ways.
-func (s *Server) nameOrIdentifier(name, identifier *string) (string, *APIError) {
+func (s *account) nameOrIdentifier(name, identifier *string) (string, *APIError) {
 	switch {
 	case (name == nil) == (identifier == nil):
 		return "", invalidParameter(textEitherNameOrIdent)
@@ -106,7 +106,7 @@ type logStream struct {
 	Token         string `json:"uploadSequenceToken"`
 }
 
-func (r *describeLogStreams) do(s *Server, _ *Call) (any, *APIError) {
+func (r *describeLogStreams) do(s *account, _ *Call) (any, *APIError) {
 	const byName, byTime = "LogStreamName", "LastEventTime"
 	var c constraints
 	c.between("limit", r.Limit, 1, describeLimit)
