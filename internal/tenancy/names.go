@@ -136,6 +136,13 @@ func ReaderRole(cluster, region, tenant string) string {
 	return head + tenant + "_" + hash
 }
 
+// ClusterRole is the name of a role that a cluster has one of, for a purpose such as
+// writer. No tenant's reader role has it: what follows the head is another character.
+func ClusterRole(cluster, region, purpose string) string {
+	name := ReaderRole(cluster, region, "."+purpose) // no tenant's name has a dot
+	return "eks-tenant-logs-" + purpose + name[len(name)-hashLength-1:]
+}
+
 // DefaultStreamTemplate is the template where none is configured.
 const DefaultStreamTemplate = "$(namespace)/$(pod)/$(container)"
 

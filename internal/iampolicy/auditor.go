@@ -1,0 +1,21 @@
+package iampolicy
+
+// Auditor is the policy of whoever asks for proof: it reads how groups, roles, keys and
+// associations are set up, and may ask IAM what a role is allowed. What was logged it may not
+// read, whatever else it is given.
+func (s Scope) Auditor() *Document {
+	return document(
+		allow("Groups", []string{
+			"logs:DescribeAccountPolicies", "logs:DescribeLogGroups", "logs:DescribeLogStreams", "logs:DescribeMetricFilters",
+			"logs:DescribeResourcePolicies", "logs:DescribeSubscriptionFilters", "logs:GetDataProtectionPolicy", "logs:ListTagsForResource",
+		}, "*"),
+		allow("Identities", []string{
+			"iam:GetAccountAuthorizationDetails", "iam:GetAccountSummary", "iam:GetOpenIDConnectProvider", "iam:GetPolicy", "iam:GetPolicyVersion",
+			"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListOpenIDConnectProviders", "iam:ListPolicyVersions",
+			"iam:ListRolePolicies", "iam:ListRoles", "iam:ListRoleTags", "iam:SimulatePrincipalPolicy",
+		}, "*"),
+		allow("Keys", []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListAliases", "kms:ListKeys", "kms:ListResourceTags"}, "*"),
+		allow("Associations", []string{"eks:DescribePodIdentityAssociation", "eks:ListPodIdentityAssociations"}, "*"),
+		deny("NoContent", content, "*"),
+	)
+}

@@ -1,0 +1,399 @@
+package iampolicy
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+func scope(t require.TestingT, region string) Scope {
+	s, err := NewScope(Scope{Region: region, Account: "111122223333", Cluster: "prod"})
+	require.NoError(t, err)
+	return s
+}
+
+var everyTrust = Trust{
+	Principals: []string{"arn:$(partition):iam::$(account):role/team-$(tenant)"}, Accounts: []string{"444455556666"}, ExternalID: "$(cluster)/$(tenant)",
+	SSORoles: []string{"$(tenant)-readers"}, OIDCProvider: "oidc.eks.us-east-1.amazonaws.com/id/EXAMPLE",
+	IRSA: []ServiceAccount{{"$(namespace)", "logs"}}, PodIdentity: []ServiceAccount{{"$(namespace)", "logs"}, {"$(namespace)", "viewer"}, {"portal", "$(tenant)"}},
+}
+
+// longest is as long as tenants are.
+var longest = strings.Repeat("t", 63)
+
+func documents(t require.TestingT, s Scope, tenant string) map[string]*Document {
+	every := everyTrust
+	if len(tenant) > 20 {
+		every.SSORoles = []string{"readers"} // their names are 32 characters at most
+	}
+	trust, err := s.TrustPolicy(every, tenant, "tenant-acme")
+	require.NoError(t, err)
+	return map[string]*Document{
+		"writer": s.Writer(true), "writer-alone": s.Writer(false), "reader": s.Reader(tenant), "reader-abac": s.ReaderABAC(), "boundary": s.Boundary(),
+		"auditor": s.Auditor(), "provisioner": s.Provisioner("arn:" + s.Partition + ":iam::444455556666:role/logs"), "replay": s.Replay(), "kms": s.KMS(tenant), "trust": trust,
+	}
+}
+
+func TestDocumentsAreAsWritten(t *testing.T) {
+	for _, region := range []string{"us-east-1", "us-gov-west-1", "cn-north-1"} {
+		s := scope(t, region)
+		for name, d := range documents(t, s, "acme") {
+			t.Run(s.Partition+"/"+name, func(t *testing.T) {
+				text, err := d.Indent()
+				require.NoError(t, err)
+				file := filepath.Join("testdata", s.Partition, name+".json")
+				if *update {
+					require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+					require.NoError(t, os.WriteFile(file, text, 0o644))
+				}
+				want, err := os.ReadFile(file)
+				require.NoError(t, err)
+				require.Equal(t, string(want), string(text), "go test ./internal/iampolicy -run AsWritten -update, if that is meant")
+				back, err := Parse(text)
+				require.NoError(t, err)
+				require.True(t, Equal(d, back))
+				if s.Partition != "aws" {
+					require.NotContains(t, string(text), "arn:aws:")
+				}
+			})
+		}
+	}
+}
+
+// Limits of IAM (IAM and STS quotas), white space not counted: inline policies of a role 10,240
+// characters, managed policies 6,144, trust policies 2,048 (4,096 on request); KMS key policies 32 KB.
+// A trust with everything that can be in one, for the longest names, needs the larger quota: the
+// provisioner says so before it makes the role.
+func TestDocumentsAreWithinIAMsLimits(t *testing.T) {
+	s, err := NewScope(Scope{Region: "us-gov-west-1", Account: "111122223333", Cluster: strings.Repeat("c", 100)})
+	require.NoError(t, err)
+	limits := map[string]int{"boundary": 6144, "trust": 4096, "kms": 32768}
+	for name, d := range documents(t, s, longest) {
+		text, err := d.MarshalJSON()
+		require.NoError(t, err)
+		limit := 10240
+		if l, ok := limits[name]; ok {
+			limit = l
+		}
+		t.Logf("%s: %d of %d characters", name, len(text), limit)
+		require.LessOrEqual(t, len(text), limit, name)
+	}
+}
+
+// as is a reader role's session: its own policy, the boundary, and its tags.
+func as(s Scope, tenant string, inline ...*Document) (Principal, Policies, map[string][]string) {
+	p := Principal{ARN: s.ReaderRoleARN(tenant), Account: s.Account}
+	context := map[string][]string{
+		strings.ToLower(principalTag + tenancy.TagTenant): {tenant}, strings.ToLower(principalTag + tenancy.TagCluster): {s.Cluster},
+	}
+	return p, Policies{Identity: inline, Boundary: s.Boundary(), SameAccount: true}, context
+}
+
+func (s Scope) places(tenant string) []string {
+	g := s.bare(s.Names.Group(tenant))
+	return []string{g, g + ":*", g + ":log-stream:tenant-x/pod/app"}
+}
+
+// readable reports whether anything of a tenant's can be read.
+func readable(s Scope, p Principal, policies Policies, context map[string][]string, tenant string) (any, all bool) {
+	all = true
+	for _, action := range content {
+		if action == "logs:Unmask" || action == "logs:GetLogObject" {
+			continue
+		}
+		one := false
+		for _, place := range s.places(tenant) {
+			one = one || Evaluate(Request{Action: action, Resource: place, Principal: p, Context: context}, policies).Allowed
+		}
+		any, all = any || one, all && one
+	}
+	return any, all
+}
+
+func drawTenants(t *rapid.T) (a, b string) {
+	name := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?`)
+	a = name.Draw(t, "tenant")
+	b = rapid.OneOf(name, rapid.Just(a+"-corp"), rapid.Just(a+"1"), rapid.Just("x"+a), rapid.Just(strings.Repeat(a, 3)), rapid.Just(longest[:40]+a), rapid.Just(a[:1])).Draw(t, "other")
+	if a == b {
+		b = a + "0"
+	}
+	if len(b) > 63 {
+		b = b[:63]
+	}
+	return a, b
+}
+
+func TestAReaderReadsItsOwnAndNobodyElses(t *testing.T) {
+	s := scope(t, "us-east-1")
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawTenants(t)
+		p, policies, context := as(s, a, s.Reader(a))
+		if _, all := readable(s, p, policies, context, a); !all {
+			t.Fatalf("%s does not read its own", a)
+		}
+		if any, _ := readable(s, p, policies, context, b); any {
+			t.Fatalf("%s reads %s", a, b)
+		}
+		for _, other := range []string{s.Names.QuarantineGroup(a), s.Names.PlatformGroup} {
+			for _, action := range reads {
+				if Evaluate(Request{Action: action, Resource: s.inside(other), Principal: p, Context: context}, policies).Allowed {
+					t.Fatalf("%s may %s %s", a, action, other)
+				}
+			}
+		}
+	})
+}
+
+// Whatever a role is given, the boundary holds it to its own tenant's group, and to reading.
+func TestTheBoundaryHoldsWhateverARoleIsGiven(t *testing.T) {
+	s := scope(t, "us-gov-west-1")
+	all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawTenants(t)
+		p, policies, context := as(s, a, all, s.Reader(b))
+		if any, _ := readable(s, p, policies, context, b); any {
+			t.Fatalf("%s reads %s", a, b)
+		}
+		for _, action := range []string{"logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:PutLogEvents", "logs:DescribeLogGroups", "iam:CreateRole", "s3:GetObject", "sts:AssumeRole"} {
+			for _, resource := range append(s.places(a), "*") {
+				if Evaluate(Request{Action: action, Resource: resource, Principal: p, Context: context}, policies).Allowed {
+					t.Fatalf("%s may %s on %s", a, action, resource)
+				}
+			}
+		}
+		// Without its tags, or with another cluster's, a role reads nothing at all.
+		if any, _ := readable(s, p, policies, map[string][]string{}, a); any {
+			t.Fatalf("%s reads without tags", a)
+		}
+		context[strings.ToLower(principalTag+tenancy.TagCluster)] = []string{"another"}
+		if any, _ := readable(s, p, policies, context, a); any {
+			t.Fatalf("%s reads with another cluster's tag", a)
+		}
+		// A tag that is a pattern is a name like any other.
+		context[strings.ToLower(principalTag+tenancy.TagCluster)] = []string{s.Cluster}
+		context[strings.ToLower(principalTag+tenancy.TagTenant)] = []string{"*"}
+		if any, _ := readable(s, p, policies, context, a); any {
+			t.Fatalf("a tag of * reads %s", a)
+		}
+	})
+}
+
+// writes are the IAM calls by which somebody could get at more than is theirs.
+var iamWrites = []string{
+	"iam:AddRoleToInstanceProfile", "iam:AttachRolePolicy", "iam:AttachUserPolicy", "iam:CreateAccessKey", "iam:CreateInstanceProfile", "iam:CreateLoginProfile",
+	"iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:CreateRole", "iam:CreateServiceLinkedRole", "iam:CreateUser", "iam:DeletePolicy", "iam:DeletePolicyVersion",
+	"iam:DeleteRole", "iam:DeleteRolePermissionsBoundary", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:PassRole", "iam:PutRolePermissionsBoundary",
+	"iam:PutRolePolicy", "iam:PutUserPolicy", "iam:SetDefaultPolicyVersion", "iam:TagPolicy", "iam:TagRole", "iam:UntagPolicy", "iam:UntagRole",
+	"iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "sts:AssumeRole",
+}
+
+func TestTheProvisionerCannotRaiseItselfNorAnybody(t *testing.T) {
+	s := scope(t, "us-east-1")
+	d := s.Provisioner()
+	cluster, tenantTag := strings.ToLower(resourceTag+tenancy.TagCluster), strings.ToLower(resourceTag+tenancy.TagTenant)
+	own := map[string][]string{cluster: {s.Cluster}, tenantTag: {"acme"}, "iam:permissionsboundary": {s.BoundaryARN()}}
+	reader := s.ReaderRoleARN("acme")
+	ask := func(action, resource string, context map[string][]string) bool {
+		return Evaluate(Request{Action: action, Resource: resource, Principal: Principal{ARN: s.RoleARN("provisioner"), Account: s.Account}, Context: context}, Policies{Identity: []*Document{d}, SameAccount: true}).Allowed
+	}
+	with := func(more map[string][]string) map[string][]string {
+		c := maps.Clone(own)
+		for k, v := range more {
+			if c[strings.ToLower(k)] = v; v == nil {
+				delete(c, strings.ToLower(k))
+			}
+		}
+		return c
+	}
+	// On anything but readers' roles: nothing.
+	for _, purpose := range []string{"writer", "provisioner", "auditor", "replay"} {
+		arn := s.RoleARN(tenancy.ClusterRole(s.Cluster, s.Region, purpose))
+		for _, action := range iamWrites {
+			require.False(t, ask(action, arn, own), "%s on %s", action, arn)
+		}
+	}
+	for _, arn := range []string{
+		s.BoundaryARN(), "arn:aws:iam::111122223333:role/Admin", "arn:aws:iam::111122223333:user/eks-tenant-logs_x", "arn:aws:iam::444455556666:role/eks-tenant-logs/eks-tenant-logs_acme_x",
+		"arn:aws:iam::111122223333:role/eks-tenant-logs_acme", "*",
+	} {
+		for _, action := range iamWrites {
+			require.False(t, ask(action, arn, own), "%s on %s", action, arn)
+		}
+	}
+	allowed := []string{"iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:TagRole", "iam:UpdateAssumeRolePolicy"}
+	for _, action := range iamWrites {
+		require.Equal(t, slices.Contains(allowed, action), ask(action, reader, own), "%s on a reader's role", action)
+	}
+	// Of another cluster, of no tenant, or with another boundary: no role that is written to.
+	for name, context := range map[string]map[string][]string{
+		"another cluster's": with(map[string][]string{cluster: {"other"}}), "without a cluster": with(map[string][]string{cluster: nil}),
+		"without a tenant": with(map[string][]string{tenantTag: nil}),
+	} {
+		for _, action := range allowed {
+			require.False(t, ask(action, reader, context), "%s on a role %s", action, name)
+		}
+	}
+	for _, boundary := range [][]string{nil, {"arn:aws:iam::aws:policy/AdministratorAccess"}} {
+		for _, action := range []string{"iam:PutRolePolicy", "iam:PutRolePermissionsBoundary", "iam:DeleteRolePolicy", "iam:DetachRolePolicy"} {
+			require.False(t, ask(action, reader, with(map[string][]string{"iam:PermissionsBoundary": boundary})), "%s with boundary %v", action, boundary)
+		}
+	}
+	// A role is made with the boundary and both tags, or not.
+	tags := map[string][]string{strings.ToLower(requestTag + tenancy.TagCluster): {s.Cluster}, strings.ToLower(requestTag + tenancy.TagTenant): {"acme"}, "iam:permissionsboundary": {s.BoundaryARN()}}
+	require.True(t, ask("iam:CreateRole", reader, tags))
+	require.True(t, ask("iam:TagRole", reader, tags), "its tags come with it")
+	for key := range tags {
+		less := maps.Clone(tags)
+		delete(less, key)
+		require.False(t, ask("iam:CreateRole", reader, less), "without %s", key)
+	}
+	// The tags that say whose a role is stay what they are.
+	tag := func(key, value string) map[string][]string {
+		return with(map[string][]string{requestTag + key: {value}})
+	}
+	require.True(t, ask("iam:TagRole", reader, tag(tenancy.TagTenant, "acme")))
+	require.False(t, ask("iam:TagRole", reader, tag(tenancy.TagTenant, "globex")), "one tenant's role becomes another's")
+	require.True(t, ask("iam:TagRole", reader, tag(tenancy.TagState, "retired")))
+	require.False(t, ask("iam:TagRole", reader, tag(tenancy.TagCluster, "other")))
+	// PassRole is for EKS alone.
+	require.True(t, ask("iam:PassRole", reader, map[string][]string{"iam:passedtoservice": {"pods.eks.amazonaws.com"}}))
+	require.False(t, ask("iam:PassRole", reader, map[string][]string{"iam:passedtoservice": {"ec2.amazonaws.com"}}))
+}
+
+func TestNobodyDeletesAndOnlyReadersAndReplayRead(t *testing.T) {
+	s := scope(t, "us-east-1")
+	reading := map[string]bool{"reader": true, "reader-abac": true, "boundary": true, "replay": true}
+	for name, d := range documents(t, s, "acme") {
+		if name == "trust" || name == "kms" {
+			continue
+		}
+		context := map[string][]string{
+			"aws:principaltag/kubernetes-namespace": {"acme"}, "aws:principaltag/eks-cluster-name": {"prod"},
+			"aws:principaltag/eks-cluster-arn": {"arn:aws:eks:us-east-1:111122223333:cluster/prod"}, strings.ToLower(principalTag + tenancy.TagTenant): {"acme"},
+			strings.ToLower(principalTag + tenancy.TagCluster): {"prod"},
+		}
+		for _, g := range []string{s.Names.Group("acme"), s.Names.QuarantineGroup("acme"), s.Names.PlatformGroup} {
+			for _, place := range []string{s.bare(g), s.bare(g) + ":*", s.bare(g) + ":log-stream:x"} {
+				ask := func(action string) bool {
+					return Evaluate(Request{Action: action, Resource: place, Context: context}, Policies{Identity: []*Document{d}, SameAccount: true}).Allowed
+				}
+				for _, action := range append([]string{"logs:PutSubscriptionFilter", "logs:PutResourcePolicy", "logs:PutAccountPolicy", "logs:CreateExportTask"}, destroys...) {
+					require.False(t, ask(action), "%s may %s on %s", name, action, place)
+				}
+				for _, action := range content {
+					require.False(t, ask(action) && !reading[name], "%s may %s on %s", name, action, place)
+				}
+			}
+		}
+	}
+	// Nodes under a provisioner can't set anybody's retention.
+	for _, action := range []string{"logs:PutRetentionPolicy", "logs:CreateLogGroup", "logs:TagResource"} {
+		for controller, want := range map[bool]bool{true: false, false: true} {
+			place := s.places("acme")
+			is := slices.ContainsFunc(place, func(r string) bool {
+				return Evaluate(Request{Action: action, Resource: r}, Policies{Identity: []*Document{s.Writer(controller)}, SameAccount: true}).Allowed
+			})
+			require.Equal(t, want, is, "%s, controller %v", action, controller)
+		}
+	}
+}
+
+func TestTrustIsRenderedOrRefused(t *testing.T) {
+	s := scope(t, "us-east-1")
+	for name, test := range map[string]struct {
+		trust Trust
+		says  string
+	}{
+		"nobody":                            {Trust{}, "names nobody"},
+		"everybody":                         {Trust{Principals: []string{"*"}}, "the ARN of a role"},
+		"an unknown variable":               {Trust{Principals: []string{"arn:aws:iam::111122223333:role/$(team)"}}, "unknown variable $(team)"},
+		"a service's ARN":                   {Trust{Principals: []string{"arn:aws:s3:::x"}}, "the ARN of a role"},
+		"an account's name":                 {Trust{Accounts: []string{"mine"}}, "12 digits"},
+		"an external id of one letter":      {Trust{Accounts: []string{"444455556666"}, ExternalID: "x"}, "external id"},
+		"a permission set with a wildcard":  {Trust{SSORoles: []string{"Admin*"}}, "permission set"},
+		"a pattern of another account":      {Trust{SSORoles: []string{"arn:aws:iam::444455556666:role/aws-reserved/*"}}, "not of account"},
+		"IRSA without a provider":           {Trust{IRSA: []ServiceAccount{{"a", "b"}}}, "OIDC provider"},
+		"IRSA with a URL":                   {Trust{IRSA: []ServiceAccount{{"a", "b"}}, OIDCProvider: "https://x"}, "without https://"},
+		"a service account with a wildcard": {Trust{PodIdentity: []ServiceAccount{{"*", "b"}}}, "a namespace's name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := s.TrustPolicy(test.trust, "acme", "tenant-acme")
+			require.ErrorContains(t, err, test.says)
+		})
+	}
+	_, err := s.TrustPolicy(Trust{Principals: []string{"arn:aws:iam::111122223333:role/$(tenant)"}}, "", "")
+	require.ErrorContains(t, err, "nothing for")
+}
+
+func TestWhoMayAssumeAReaderRole(t *testing.T) {
+	s := scope(t, "us-east-1")
+	d, err := s.TrustPolicy(everyTrust, "acme", "tenant-acme")
+	require.NoError(t, err)
+	pod := func(namespace, account, cluster string) Request {
+		return Request{Action: "sts:AssumeRole", Principal: Principal{Service: "pods.eks.amazonaws.com"}, Context: map[string][]string{
+			"aws:requesttag/kubernetes-namespace": {namespace}, "aws:requesttag/kubernetes-service-account": {account},
+			"aws:requesttag/eks-cluster-arn": {"arn:aws:eks:us-east-1:111122223333:cluster/" + cluster}, "aws:sourceaccount": {"111122223333"},
+		}}
+	}
+	web := func(sub, aud string) Request {
+		p := everyTrust.OIDCProvider
+		return Request{Action: "sts:AssumeRoleWithWebIdentity", Principal: Principal{Federated: "arn:aws:iam::111122223333:oidc-provider/" + p},
+			Context: map[string][]string{strings.ToLower(p + ":sub"): {sub}, strings.ToLower(p + ":aud"): {aud}}}
+	}
+	role := func(action, account, name, external string) Request {
+		arn := "arn:aws:iam::" + account + ":role/" + name
+		return Request{Action: action, Principal: Principal{ARN: arn, Account: account}, Context: map[string][]string{"aws:principalarn": {arn}, "sts:externalid": {external}}}
+	}
+	for name, test := range map[string]struct {
+		r    Request
+		same bool
+		want bool
+	}{
+		"the team's role":                      {role("sts:AssumeRole", "111122223333", "team-acme", ""), true, true},
+		"another team's":                       {role("sts:AssumeRole", "111122223333", "team-globex", ""), true, false},
+		"the team's role, with session tags":   {role("sts:TagSession", "111122223333", "team-acme", ""), true, false},
+		"another account with the external id": {role("sts:AssumeRole", "444455556666", "x", "prod/acme"), false, true},
+		"another account without it":           {role("sts:AssumeRole", "444455556666", "x", ""), false, false},
+		"a third account":                      {role("sts:AssumeRole", "777788889999", "x", "prod/acme"), false, false},
+		"the permission set's role":            {role("sts:AssumeRole", "111122223333", "aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_acme-readers_0123456789abcdef", ""), true, true},
+		"the same without a region":            {role("sts:AssumeRole", "111122223333", "aws-reserved/sso.amazonaws.com/AWSReservedSSO_acme-readers_0123456789abcdef", ""), true, true},
+		"a longer permission set's":            {role("sts:AssumeRole", "111122223333", "aws-reserved/sso.amazonaws.com/AWSReservedSSO_acme-readers_more_0123456789abcdef", ""), true, false},
+		"somebody who calls a role so":         {role("sts:AssumeRole", "111122223333", "AWSReservedSSO_acme-readers_0123456789abcdef", ""), true, false},
+		"the pod's service account":            {pod("tenant-acme", "logs", "prod"), true, true},
+		"its other one":                        {pod("tenant-acme", "viewer", "prod"), true, true},
+		"of another namespace":                 {pod("tenant-globex", "logs", "prod"), true, false},
+		"another namespace's own name":         {pod("portal", "logs", "prod"), true, false},
+		"the portal's":                         {pod("portal", "acme", "prod"), true, true},
+		"of another cluster":                   {pod("tenant-acme", "logs", "test"), true, false},
+		"the token's service account":          {web("system:serviceaccount:tenant-acme:logs", "sts.amazonaws.com"), true, true},
+		"for somebody else":                    {web("system:serviceaccount:tenant-acme:logs", "vault"), true, false},
+		"of another service account":           {web("system:serviceaccount:tenant-acme:logs2", "sts.amazonaws.com"), true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.r.Resource = s.ReaderRoleARN("acme")
+			all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
+			got := Evaluate(test.r, Policies{Identity: []*Document{all}, Resource: []*Document{d}, SameAccount: test.same, Required: true})
+			require.Equal(t, test.want, got.Allowed, got.By)
+		})
+	}
+}
+
+func TestScopesAreChecked(t *testing.T) {
+	_, err := NewScope(Scope{Region: "nowhere", Partition: "arn:aws", Account: "12", Cluster: "a b", RolePath: "x"})
+	for _, says := range []string{`region "nowhere"`, `partition "arn:aws"`, `account "12"`, `cluster "a b"`, `role path "x"`} {
+		require.ErrorContains(t, err, says)
+	}
+	_, err = NewScope(Scope{Region: "us-gov-west-1", Partition: "aws", Account: "111122223333", Cluster: "a"})
+	require.ErrorContains(t, err, "which is aws-us-gov")
+}

@@ -1,0 +1,45 @@
+package iampolicy
+
+// Writer is the nodes' policy. With controller the provisioner is there, and nodes hold
+// neither CreateLogGroup nor PutRetentionPolicy: one compromised node could set one day on
+// every tenant. Without it, the plugin creates groups, looks at their retention and marks
+// them. roles are those of tenants with an account of their own, which the plugin assumes.
+//
+// A node that is broken into can write into any tenant's group (it has all their lines); it can
+// read, change and delete nothing.
+func (s Scope) Writer(controller bool, roles ...string) *Document {
+	d := document(allow("Write", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, each(s.groups(), s.inside)...))
+	if !controller {
+		d.Statements = append(d.Statements,
+			// No resource level (service authorization reference).
+			allow("Look", []string{"logs:DescribeLogGroups"}, "*"),
+			allow("Create", []string{"logs:CreateLogGroup", "logs:PutRetentionPolicy"}, each(s.groups(), s.inside)...),
+			// These take the ARN without :*.
+			allow("Mark", []string{"logs:ListTagsForResource", "logs:TagResource"}, each(s.groups(), s.bare)...),
+		)
+	}
+	if len(roles) > 0 {
+		d.Statements = append(d.Statements, allow("TenantsAccounts", []string{"sts:AssumeRole"}, roles...))
+	}
+	d.Statements = append(d.Statements, deny("NeverDelete", destroys, "*"))
+	return d
+}
+
+// Replay is the policy of whoever copies quarantined events back: it reads quarantine groups,
+// keeps its journal there in streams of its own ($replay/…), and writes to tenants' groups and to
+// the platform's.
+func (s Scope) Replay() *Document {
+	quarantine := s.Names.QuarantinePrefix + "*"
+	home := []string{s.Names.TenantPrefix + "*", s.Names.PlatformGroup}
+	return document(
+		allow("Look", []string{"logs:DescribeLogGroups"}, "*"),
+		allow("ReadQuarantine", []string{"logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents"}, s.inside(quarantine)),
+		// The form of a stream's ARN that CreateLogStream is checked against is not documented
+		// the same way everywhere: a pattern that covers both.
+		allow("Journal", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, s.inside(quarantine)),
+		allow("Home", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, each(home, s.inside)...),
+		// That a home has its retention is looked at before anything is copied there.
+		allow("Tags", []string{"logs:ListTagsForResource"}, each(append(home, quarantine), s.bare)...),
+		deny("NeverDelete", destroys, "*"),
+	)
+}

@@ -1,0 +1,106 @@
+package iampolicy
+
+import (
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+)
+
+// Provisioner is the controller's policy. It can grant no more than the boundary, nor take it
+// off, nor change it, nor turn one tenant's role into another's:
+//
+//   - roles are made only at the tenants' names in the installation's path, with the boundary, and
+//     with this cluster's tag; their policies are written only while the boundary is there;
+//   - a role's tenant and cluster, once tagged, can be set to what they are and nothing else;
+//   - the cluster's own roles have no tenant's tag: it can't touch them, itself among them;
+//   - the boundary is bootstrap's, which a person runs.
+//
+// roles are those of tenants with an account of their own, through which their groups are set up.
+func (s Scope) Provisioner(roles ...string) *Document {
+	boundary := s.BoundaryARN()
+	readers := s.readerRoles()
+	// A reader role is told by name, cluster and tenant's tag.
+	ours := func(st Statement) Statement {
+		return s.ofCluster(st, resourceTag).when("Null", resourceTag+tenancy.TagTenant, "false")
+	}
+	d := document(
+		// Groups.
+		allow("Look", []string{"logs:DescribeLogGroups"}, "*"),
+		allow("Groups", []string{
+			"logs:AssociateKmsKey", "logs:CreateLogGroup", "logs:DescribeLogStreams", "logs:PutBearerTokenAuthentication",
+			"logs:PutLogGroupDeletionProtection", "logs:PutRetentionPolicy",
+		}, append(each(s.groups(), s.bare), each(s.groups(), s.inside)...)...),
+		allow("GroupTags", []string{"logs:ListTagsForResource", "logs:TagResource"}, each(s.groups(), s.bare)...),
+		// Roles.
+		allow("LookAtRoles", []string{"iam:GetAccountAuthorizationDetails", "iam:GetAccountSummary"}, "*"),
+		allow("LookAtOurs", []string{"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetPolicy", "iam:GetPolicyVersion"},
+			// Of a role that is not there IAM knows no path: the question is about its name alone.
+			s.RoleARN("*"), "arn:"+s.Partition+":iam::"+s.Account+":role/eks-tenant-logs_*", "arn:"+s.Partition+":iam::"+s.Account+":policy"+s.RolePath+"*"),
+		s.ofCluster(allow("CreateRoles", []string{"iam:CreateRole"}, readers), requestTag).
+			when("StringEquals", "iam:PermissionsBoundary", boundary).
+			when("Null", requestTag+tenancy.TagTenant, "false"),
+		ours(allow("PutTheBoundary", []string{"iam:PutRolePermissionsBoundary"}, readers)).
+			when("StringEquals", "iam:PermissionsBoundary", boundary),
+		ours(allow("WithinTheBoundary", []string{"iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:PutRolePolicy"}, readers)).
+			when("StringEquals", "iam:PermissionsBoundary", boundary),
+		ours(allow("Trust", []string{"iam:UpdateAssumeRolePolicy"}, readers)),
+		// Tags come with CreateRole, when there are none yet; later tenant and cluster stay.
+		s.ofCluster(allow("TagNewRoles", []string{"iam:TagRole"}, readers), requestTag).
+			when("Null", resourceTag+tenancy.TagTenant, "true"),
+		ours(allow("TagRoles", []string{"iam:TagRole"}, readers)).
+			when("StringEqualsIfExists", requestTag+tenancy.TagTenant, "${"+resourceTag+tenancy.TagTenant+"}").
+			when("StringEqualsIfExists", requestTag+tenancy.TagCluster, s.Cluster),
+		// EKS Pod Identity.
+		allow("Associations", []string{"eks:CreatePodIdentityAssociation", "eks:ListPodIdentityAssociations", "eks:TagResource"}, s.eks("cluster")),
+		allow("OwnAssociations", []string{"eks:DeletePodIdentityAssociation", "eks:DescribePodIdentityAssociation", "eks:TagResource", "eks:UpdatePodIdentityAssociation"}, s.eks("podidentityassociation")+"/*"),
+		allow("PassReaders", []string{"iam:GetRole", "iam:PassRole"}, readers).when("StringEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
+		// Keys.
+		allow("LookAtKeys", []string{"kms:ListAliases", "kms:ListKeys", "kms:ListResourceTags"}, "*"),
+		s.ofCluster(allow("CreateKeys", []string{"kms:CreateKey", "kms:TagResource"}, "*"), requestTag),
+		s.ofCluster(allow("OurKeys", []string{"kms:CreateAlias", "kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag),
+		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
+	)
+	if len(roles) > 0 {
+		d.Statements = append(d.Statements, allow("TenantsAccounts", []string{"sts:AssumeRole"}, roles...))
+	}
+	d.Statements = append(d.Statements,
+		deny("NeverDelete", destroys, "*"),
+		deny("NoContent", content, "*"),
+		deny("BoundariesStay", []string{"iam:DeleteRolePermissionsBoundary"}, "*"),
+		deny("TheBoundaryStays", []string{"iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:SetDefaultPolicyVersion"}, boundary),
+	)
+	return d
+}
+
+func (s Scope) eks(kind string) string {
+	return "arn:" + s.Partition + ":eks:" + s.Region + ":" + s.Account + ":" + kind + "/" + s.Cluster
+}
+
+func (s Scope) kms(what string) string {
+	return "arn:" + s.Partition + ":kms:" + s.Region + ":" + s.Account + ":" + what
+}
+
+// KMS is the policy of a tenant's key: CloudWatch Logs may use it for the tenant's group, and
+// the account's own policies say who looks after it. Who may read the group needs nothing of the
+// key: CloudWatch Logs decrypts.
+func (s Scope) KMS(tenant string) *Document {
+	admin := allow("Account", []string{"kms:*"}, "*")
+	admin.Principal = &Principals{AWS: []string{"arn:" + s.Partition + ":iam::" + s.Account + ":root"}}
+	use := allow("CloudWatchLogs", []string{"kms:Decrypt*", "kms:Describe*", "kms:Encrypt*", "kms:GenerateDataKey*", "kms:ReEncrypt*"}, "*").
+		when("ArnEquals", "kms:EncryptionContext:aws:logs:arn", s.bare(s.Names.Group(tenant)))
+	use.Principal = &Principals{Service: []string{"logs." + s.Region + "." + s.suffix()}}
+	return document(admin, use)
+}
+
+// suffix ends the names of services (facts: logs.<region>.<DNS suffix>).
+func (s Scope) suffix() string {
+	switch s.Partition {
+	case "aws-cn":
+		return "amazonaws.com.cn"
+	case "aws-iso":
+		return "c2s.ic.gov"
+	case "aws-iso-b":
+		return "sc2s.sgov.gov"
+	case "aws-eusc":
+		return "amazonaws.eu"
+	}
+	return "amazonaws.com"
+}

@@ -1,0 +1,41 @@
+package iampolicy
+
+import (
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+)
+
+// reads are the calls by which a tenant reads its own group. GetQueryResults and GetLogRecord
+// are checked against a log group as far as is documented; unverified on AWS. DescribeLogGroups
+// and DescribeQueries have no resource level and would tell of other tenants: not here.
+var reads = []string{
+	"logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents", "logs:GetLogGroupFields", "logs:GetLogRecord",
+	"logs:GetQueryResults", "logs:StartLiveTail", "logs:StartQuery",
+}
+
+// Reader is the inline policy of a tenant's reader role: its own group, and nothing of
+// anybody else's. `…/acme:*` does not match acme-corp's group.
+func (s Scope) Reader(tenant string) *Document {
+	return document(allow("ReadOwnGroup", reads, s.group(s.Names.Group(tenant))...))
+}
+
+// ReaderABAC is the policy of one role for all tenants, by the tags that EKS Pod Identity
+// gives to sessions. It is right only where a group's suffix is its namespace's name; and it
+// asks for the cluster, for another cluster of the account may have a namespace of that name.
+// IRSA's sessions and people's have no such tags, and read nothing by it.
+func (s Scope) ReaderABAC() *Document {
+	return document(allow("ReadOwnGroup", reads, s.group(s.Names.TenantPrefix+"${"+principalTag+"kubernetes-namespace}")...).
+		when("StringEquals", principalTag+"eks-cluster-arn", "arn:"+s.Partition+":eks:"+s.Region+":"+s.Account+":cluster/"+s.Cluster).
+		when("StringEquals", principalTag+"eks-cluster-name", s.Cluster))
+}
+
+// Boundary is what no reader role can exceed, whatever else it is given: reading the group of
+// the tenant that its own tag names. One managed policy serves all tenants.
+//
+// Session tags take the place of a role's: no trust policy of a reader role lets anybody set
+// them but EKS, and the role's own inline policy names its group itself.
+func (s Scope) Boundary() *Document {
+	return document(
+		allow("ReadTheGroupOfItsTag", reads, s.group(s.Names.TenantPrefix+"${"+principalTag+tenancy.TagTenant+"}")...).
+			when("StringEquals", principalTag+tenancy.TagCluster, s.Cluster),
+	)
+}
