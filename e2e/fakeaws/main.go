@@ -1,8 +1,10 @@
-// Command fakeaws runs the CloudWatch Logs stand-in of internal/fakeaws as a process, for tests of programs that are
+// Command fakeaws runs the stand-in for AWS of internal/fakeaws as a process, for tests of programs that are
 // written in other languages or that must not share the test's memory.
 //
 // When it is ready it prints one line of JSON, {"url": …, "ca_file": …}, and serves until SIGTERM or SIGINT. What it was
-// sent can be read, unsigned, from <url>/_fake/state, /_fake/calls and /_fake/events?group=…&stream=….
+// sent can be read, unsigned, from <url>/_fake/state, /_fake/calls and /_fake/events?group=…&stream=…. With --enforce it holds
+// every call to its caller's policies; the accepted keys are administrators, and further keys come from POST requests to
+// /_fake/root-key, /_fake/pod-session and /_fake/web-identity-token.
 package main
 
 import (
@@ -39,6 +41,7 @@ type options struct {
 	credentials                        []string
 	latency                            time.Duration
 	tls, allowUnknown, discard, debug  bool
+	enforce                            bool
 }
 
 // ready is the line that is printed, and written to the ready file, once requests are served.
@@ -51,7 +54,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use:          "fakeaws",
-		Short:        "A strict CloudWatch Logs stand-in on the loopback interface",
+		Short:        "A strict stand-in for CloudWatch Logs, IAM, STS, EKS and KMS on the loopback interface",
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -72,6 +75,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	f.StringArrayVar(&o.credentials, "credential", nil, "<access key id>:<secret> to accept; repeatable (default: the example key of AWS's documentation)")
 	f.BoolVar(&o.allowUnknown, "allow-unknown-members", false, "ignore request members that AWS's model does not have, instead of refusing them")
 	f.BoolVar(&o.discard, "discard-messages", false, "count events without keeping them")
+	f.BoolVar(&o.enforce, "enforce", false, "allow a call only where its caller's IAM policies do")
 	f.BoolVar(&o.debug, "debug", false, "log each call to stderr")
 	return c
 }
@@ -83,7 +87,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	}
 	cfg := fakeaws.Config{
 		Region: o.region, AccountID: o.account, Partition: o.partition, Latency: o.latency,
-		AllowUnknownMembers: o.allowUnknown, DiscardMessages: o.discard,
+		Enforce: o.enforce, AllowUnknownMembers: o.allowUnknown, DiscardMessages: o.discard,
 		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 	}
 	for _, c := range o.credentials {

@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	logs "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/eks"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -60,6 +62,53 @@ func TestServesUntilStopped(t *testing.T) {
 	require.NoError(t, <-ended)
 	_, err = trusting.Get(r.URL + "/_fake/state")
 	require.Error(t, err)
+}
+
+func TestEnforces(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stdout, printed := io.Pipe()
+	c := command(printed, io.Discard)
+	c.SetArgs([]string{"--enforce"})
+	ended := make(chan error, 1)
+	go func() { ended <- c.ExecuteContext(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-ended)
+	})
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	require.NoError(t, err)
+	var r ready
+	require.NoError(t, json.Unmarshal(line, &r))
+	post := func(path string) (answer map[string]string) {
+		resp, err := http.Post(r.URL+"/_fake/"+path, "", nil)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&answer))
+		return answer
+	}
+	create := func(creds aws.CredentialsProvider) error {
+		client := logs.New(logs.Options{Region: "us-east-1", BaseEndpoint: &r.URL, Credentials: creds})
+		_, err := client.CreateLogGroup(t.Context(), &logs.CreateLogGroupInput{LogGroupName: aws.String("g")})
+		return err
+	}
+	admin := credentials.NewStaticCredentialsProvider(fakeaws.DefaultAccessKeyID, fakeaws.DefaultSecretAccessKey, "")
+	require.NoError(t, create(admin))
+	root := post("root-key?account=210987654321")
+	require.NoError(t, create(credentials.NewStaticCredentialsProvider(root["accessKeyId"], root["secretAccessKey"], "")), "another account has groups of its own")
+
+	out, err := iam.New(iam.Options{Region: "us-east-1", BaseEndpoint: &r.URL, Credentials: admin}).CreateRole(t.Context(), &iam.CreateRoleInput{
+		RoleName: aws.String("reader"), AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"pods.eks.amazonaws.com"},"Action":["sts:AssumeRole","sts:TagSession"]}}`),
+	})
+	require.NoError(t, err)
+	require.Contains(t, post("cluster?name=c1")["arn"], "cluster/c1")
+	_, err = eks.New(eks.Options{Region: "us-east-1", BaseEndpoint: &r.URL, Credentials: admin}).CreatePodIdentityAssociation(t.Context(), &eks.CreatePodIdentityAssociationInput{
+		ClusterName: aws.String("c1"), Namespace: aws.String("n"), ServiceAccount: aws.String("s"), RoleArn: out.Role.Arn,
+	})
+	require.NoError(t, err)
+	require.Contains(t, post("pod-session?cluster=c1&namespace=else&serviceAccount=s&name=p&uid=u")["error"], "No association")
+	key := post("pod-session?cluster=c1&namespace=n&serviceAccount=s&name=p&uid=u")
+	require.ErrorContains(t, create(credentials.NewStaticCredentialsProvider(key["accessKeyId"], key["secretAccessKey"], key["sessionToken"])), "AccessDeniedException")
+	require.NotEmpty(t, post("web-identity-token?issuer=https://x&subject=s&audience=a")["token"])
 }
 
 func TestRefusesWrongOptions(t *testing.T) {

@@ -17,6 +17,8 @@ type account struct {
 	retention accountRetention
 
 	iam iamState
+	eks eksState
+	kms kmsState
 }
 
 // account returns the account of an id, made when first asked for: which accounts exist is not this server's business.
@@ -25,7 +27,7 @@ func (s *Server) account(id string) *account {
 	defer s.accountsMu.Unlock()
 	a := s.accounts[id]
 	if a == nil {
-		a = &account{Server: s, id: id, groups: map[string]*group{}, iam: newIAMState()}
+		a = &account{Server: s, id: id, groups: map[string]*group{}, iam: newIAMState(), eks: newEKSState(), kms: newKMSState()}
 		s.accounts[id] = a
 	}
 	return a
@@ -87,4 +89,16 @@ func newIAMState() iamState {
 		roles: map[string]*role{}, policies: map[string]*managedPolicy{}, names: map[string]string{},
 		providers: map[string]*oidcProvider{},
 	}
+}
+
+// RoleNames returns the names of the account's roles, sorted.
+func (v Account) RoleNames() []string {
+	v.a.iam.mu.RLock()
+	defer v.a.iam.mu.RUnlock()
+	names := []string{}
+	for _, r := range v.a.iam.roles {
+		names = append(names, r.name)
+	}
+	slices.Sort(names)
+	return names
 }

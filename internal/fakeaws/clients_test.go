@@ -56,10 +56,12 @@ func findAWSCLI(t *testing.T) string {
 	return path
 }
 
-func TestAWSCLI(t *testing.T) {
+// awsCLI starts a server and returns a way to run the awscli against it.
+func awsCLI(t *testing.T) (s *fakeaws.Server, run func(args ...string) string) {
+	t.Helper()
 	program := findAWSCLI(t)
 	s, base, caFile := startTLS(t)
-	run := func(args ...string) string {
+	return s, func(args ...string) string {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), program, append([]string{"--endpoint-url", base.String(), "--output", "json"}, args...)...)
 		c.Env = clientEnv(t, "AWS_CA_BUNDLE="+caFile)
@@ -68,6 +70,10 @@ func TestAWSCLI(t *testing.T) {
 		require.NoError(t, c.Run(), "aws %s: %s", strings.Join(args, " "), &stderr)
 		return stdout.String()
 	}
+}
+
+func TestAWSCLI(t *testing.T) {
+	s, run := awsCLI(t)
 	const group, stream, message = "/eks/tenants/acme", "tenant-acme/web-0/app", `{"level":"ERROR","log":"grüße"}`
 	run("logs", "create-log-group", "--log-group-name", group, "--tags", "eks-tenant-logs/tenant=acme")
 	run("logs", "put-retention-policy", "--log-group-name", group, "--retention-in-days", "365")
@@ -94,6 +100,32 @@ func TestAWSCLI(t *testing.T) {
 	require.Contains(t, run("logs", "describe-log-streams", "--log-group-name", group), stream)
 	require.Contains(t, run("logs", "get-log-events", "--log-group-name", group, "--log-stream-name", stream), "grüße")
 	require.Contains(t, run("sts", "get-caller-identity"), "123456789012")
+	for k := range s.Calls() {
+		require.Equal(t, "OK", k.Result, k.Operation)
+	}
+}
+
+func TestAWSCLIOnIAM(t *testing.T) {
+	s, run := awsCLI(t)
+	s.Account(home).AddCluster("c1")
+	run("iam", "create-role", "--role-name", "reader", "--path", "/eks-tenant-logs/", "--assume-role-policy-document", trustSelf, "--tags", "Key=eks-tenant-logs/tenant,Value=acme")
+	run("iam", "put-role-policy", "--role-name", "reader", "--policy-name", "p", "--policy-document", allowAll)
+	var role struct {
+		Role struct {
+			Arn                      string
+			AssumeRolePolicyDocument map[string]any // decoded by the awscli
+			Tags                     []struct{ Key, Value string }
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(run("iam", "get-role", "--role-name", "reader")), &role))
+	require.Equal(t, "arn:aws:iam::123456789012:role/eks-tenant-logs/reader", role.Role.Arn)
+	require.Equal(t, "2012-10-17", role.Role.AssumeRolePolicyDocument["Version"])
+	require.Equal(t, "acme", role.Role.Tags[0].Value)
+	require.Contains(t, run("iam", "get-account-authorization-details"), "eks-tenant-logs/reader")
+	require.Contains(t, run("iam", "simulate-principal-policy", "--policy-source-arn", role.Role.Arn, "--action-names", "logs:GetLogEvents"), "allowed")
+	require.Contains(t, run("sts", "assume-role", "--role-arn", role.Role.Arn, "--role-session-name", "me", "--tags", "Key=k,Value=v"), "assumed-role/reader/me")
+	require.Contains(t, run("kms", "create-key", "--tags", "TagKey=k,TagValue=v"), "arn:aws:kms:")
+	require.Contains(t, run("eks", "describe-cluster", "--name", "c1"), "cluster/c1") // older releases know no Pod Identity
 	for k := range s.Calls() {
 		require.Equal(t, "OK", k.Result, k.Operation)
 	}

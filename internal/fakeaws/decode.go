@@ -10,14 +10,15 @@ import (
 
 // decode reads body, a JSON object, into the struct that in points to. Member names are the fields' json tags and are
 // case-sensitive; a null counts as absent. A member that in has no field for is refused, or skipped if allowUnknown.
-// Fields are *string, *int64, *bool, []string or map[string]string: all that the operations' inputs need.
+// Fields are *string, *int64, *bool, []string, map[string]string or []kmsTag: all that the operations' inputs need. A field
+// with the tag "-" is no member.
 func decode(body []byte, in any, allowUnknown bool) error {
 	s := &scanner{b: body}
 	v := reflect.ValueOf(in).Elem()
 	t := v.Type()
 	err := s.object(func(name string) error {
 		for i := range t.NumField() {
-			if t.Field(i).Tag.Get("json") == name {
+			if tag := t.Field(i).Tag.Get("json"); tag == name && tag != "-" {
 				if s.null() {
 					return nil
 				}
@@ -58,6 +59,24 @@ func decodeField(s *scanner, field reflect.Value) (err error) {
 		})
 	case *map[string]string:
 		*p, err = s.stringMap()
+	case *[]kmsTag:
+		*p = []kmsTag{}
+		err = s.array(func() error {
+			var tag kmsTag
+			err := s.object(func(name string) error {
+				dst := &tag.Key
+				if name == "TagValue" {
+					dst = &tag.Value
+				} else if name != "TagKey" {
+					return fmt.Errorf("unknown member %q", name)
+				}
+				v, err := s.string()
+				*dst = &v
+				return err
+			})
+			*p = append(*p, tag)
+			return err
+		})
 	default:
 		err = errors.New("no such kind of member")
 	}

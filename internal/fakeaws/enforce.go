@@ -1,58 +1,191 @@
 package fakeaws
 
 import (
-	"maps"
+	"net/http"
 	"strings"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 )
 
-// permission is one thing that a call's caller must be allowed to do.
-type permission struct {
-	action   string // empty: the call's own
-	resource string // its ARN; empty: the action has no resource level
-	context  map[string][]string
-}
+// administrator is the policy of the keys in Config.
+const administrator = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
 
-// set adds values of a condition key, which has no case.
-func (p *permission) set(key string, values ...string) {
-	if p.context == nil {
-		p.context = map[string][]string{}
+// anything takes the place of an identity's policies where only another policy is asked about.
+var anything = []*iampolicy.Document{mustParse(administrator)}
+
+func mustParse(document string) *iampolicy.Document {
+	d, err := iampolicy.Parse([]byte(document))
+	if err != nil {
+		panic(err)
 	}
-	key = strings.ToLower(key)
-	p.context[key] = append(p.context[key], values...)
+	return d
 }
 
-// replace sets a condition key to one value.
-func (p *permission) replace(key, value string) {
-	delete(p.context, key)
-	p.set(key, value)
-}
-
-// add takes over the condition keys of a context that has none of the permission's.
-func (p *permission) add(context map[string][]string) {
-	if p.context == nil {
-		p.context = map[string][]string{}
+// parsed returns documents that were checked before, or nil for one that is not there.
+func (s *Server) parsed(documents ...string) (list []*iampolicy.Document) {
+	for _, text := range documents {
+		d, ok := s.documents.Load(text)
+		if !ok {
+			d, _ = s.documents.LoadOrStore(text, mustParse(text))
+		}
+		list = append(list, d.(*iampolicy.Document))
 	}
-	maps.Copy(p.context, context)
+	return list
 }
 
-// resourceTagKeys are the condition keys of what has tags.
-func resourceTagKeys(tags map[string]string) map[string][]string {
-	var p permission
-	for k, v := range tags {
-		p.set("aws:resourcetag/"+k, v)
+// authorize reports whether the caller may do all of what is asked. An empty list asks for nothing.
+func (s *account) authorize(caller identity, action string, asked []permission) *APIError {
+	if !s.cfg.Enforce {
+		return nil
 	}
-	return p.context
-}
-
-// requestTagKeys are the condition keys of a request that sets tags.
-func requestTagKeys(tags []tag) map[string][]string {
-	var p permission
-	for _, t := range tags {
-		p.set("aws:requesttag/"+deref(t.Key), deref(t.Value))
-		p.set("aws:tagkeys", deref(t.Key))
+	for _, ask := range asked {
+		if ask.action == "" {
+			ask.action = action
+		}
+		if allowed, explicit := s.permits(caller, ask); !allowed {
+			return denied(caller, action, ask, explicit)
+		}
 	}
-	return p.context
+	return nil
 }
 
-// authorize reports whether the caller may do all of it.
-func (s *account) authorize(identity, string, []permission) *APIError { return nil }
+// permits decides about one permission: by the caller's policies, and by the policy of the key it is about, if any.
+func (s *account) permits(caller identity, ask permission) (allowed, explicit bool) {
+	if ask.keyPolicy != nil {
+		return s.trusts(caller, *ask.keyPolicy, ask), false
+	}
+	if caller.principal.root {
+		return true, false
+	}
+	mine, ok := s.policiesOf(caller)
+	if !ok {
+		return false, false
+	}
+	d := iampolicy.Evaluate(s.request(caller, ask), mine)
+	return d.Allowed, d.Explicit
+}
+
+// policiesOf are the policies that a caller of this account has now; none, if its role is gone. What a role was given
+// lately may not count yet.
+func (s *account) policiesOf(caller identity) (p iampolicy.Policies, ok bool) {
+	p.SameAccount = true
+	if caller.principal.role == "" {
+		p.Identity = s.parsed(caller.principal.user...)
+		return p, true
+	}
+	s.iam.mu.RLock()
+	defer s.iam.mu.RUnlock()
+	r := s.roleOf(caller)
+	if r == nil {
+		return p, false
+	}
+	access := s.effective(r)
+	p.Identity, p.Boundary, ok = s.rolePolicies(access)
+	p.Session = s.parsed(caller.principal.session...)
+	return p, ok
+}
+
+// roleOf is the role of a session, unless it is gone: one made anew under its name is another. The caller holds the lock.
+func (s *account) roleOf(caller identity) *role {
+	name := caller.principal.role[strings.LastIndexByte(caller.principal.role, '/')+1:]
+	if r := s.iam.roles[strings.ToLower(name)]; r != nil && r.id == caller.principal.roleID {
+		return r
+	}
+	return nil
+}
+
+// rolePolicies are the documents of a role. A boundary that can't be read allows nothing. The caller holds the lock.
+func (s *account) rolePolicies(access roleAccess) (own []*iampolicy.Document, boundary *iampolicy.Document, ok bool) {
+	for _, document := range access.inline {
+		own = append(own, s.parsed(document)...)
+	}
+	for _, arn := range access.attached {
+		if p := s.iam.policies[arn]; p != nil {
+			if document, ok := s.inForce(p); ok {
+				own = append(own, s.parsed(document)...)
+			}
+		}
+	}
+	if access.boundary == "" {
+		return own, nil, true
+	}
+	p := s.iam.policies[access.boundary]
+	if p == nil {
+		return nil, nil, false
+	}
+	document, ok := s.inForce(p)
+	if !ok {
+		return nil, nil, false
+	}
+	return own, s.parsed(document)[0], true
+}
+
+// trusts reports whether a policy of this account's, a role's trust or a key's, lets the caller do something, and the
+// caller's own policies as far as they have a say: always, if the caller is of another account or if it is only the
+// account that is trusted; otherwise they must not deny, nor boundary or session policies leave it out.
+func (s *account) trusts(caller identity, policy string, ask permission) bool {
+	home := s.account(accountOf(caller.arn))
+	request := home.request(caller, ask)
+	document := s.parsed(policy)
+	if !admits(request, document) {
+		// A policy may name the session itself instead of its role.
+		if request.Principal.ARN = caller.arn; caller.principal.role == "" || !admits(request, document) {
+			return false
+		}
+	}
+	if caller.principal.root {
+		return true
+	}
+	mine, ok := home.policiesOf(caller)
+	if !ok {
+		return false
+	}
+	someoneElse := request
+	someoneElse.Principal.ARN = home.globalARN("iam", "role/nobody-has-this-name")
+	if home.id != s.id || admits(someoneElse, document) {
+		return iampolicy.Evaluate(request, mine).Allowed
+	}
+	if iampolicy.Evaluate(request, mine).Explicit {
+		return false
+	}
+	mine.Identity = anything
+	return iampolicy.Evaluate(request, mine).Allowed
+}
+
+// admits reports whether a resource's policy lets the principal of a request do what it asks, its own policies apart.
+func admits(r iampolicy.Request, policy []*iampolicy.Document) bool {
+	return iampolicy.Evaluate(r, iampolicy.Policies{Identity: anything, Resource: policy}).Allowed
+}
+
+// trustsProvider reports whether a policy lets somebody do something whom an identity provider vouches for.
+func (s *account) trustsProvider(provider, policy string, ask permission) bool {
+	return admits(iampolicy.Request{
+		Action: ask.action, Resource: ask.arn(), Principal: iampolicy.Principal{Federated: provider}, Context: ask.context,
+	}, s.parsed(policy))
+}
+
+// trustsService reports whether a policy lets a service of AWS do something.
+func (s *account) trustsService(service, policy string, ask permission) bool {
+	return admits(iampolicy.Request{
+		Action: ask.action, Resource: ask.arn(), Principal: iampolicy.Principal{Service: service}, Context: ask.context,
+	}, s.parsed(policy))
+}
+
+// denied is the answer to a call that is not allowed, in its service's words.
+func denied(caller identity, call string, ask permission, explicit bool) *APIError {
+	reason := " because no identity-based policy allows the " + ask.action + " action"
+	if explicit {
+		reason = " with an explicit deny in an identity-based policy"
+	}
+	e := &APIError{
+		Code:    codeDenied + "Exception",
+		Message: "User: " + caller.arn + " is not authorized to perform: " + ask.action + " on resource: " + ask.arn() + reason,
+	}
+	switch service, _, _ := strings.Cut(call, ":"); service {
+	case "iam", "sts":
+		e.Code, e.Status = codeDenied, http.StatusForbidden
+	case "eks":
+		e.Status = http.StatusForbidden
+	}
+	return e
+}

@@ -48,6 +48,7 @@ const (
 	codeUnknownOperation  = "UnknownOperationException"
 	codeValidation        = "ValidationException"
 	codeInternal          = "InternalFailure"
+	codeDenied            = "AccessDenied"    // of IAM and STS; the JSON services say AccessDeniedException
 	codeQueryValidation   = "ValidationError" // of IAM and STS
 	codeTooManyTags       = "TooManyTagsException"
 	codeBodyTooLarge      = "RequestEntityTooLargeException"

@@ -3,17 +3,20 @@ package fakeaws
 import (
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 )
 
 // Answers that CloudWatch gives where something is wrong, for Fault.Answer.
 var (
-	Throttled   error = &APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
-	Denied      error = &APIError{Code: "AccessDeniedException", Message: "User is not authorized to perform this operation"}
-	Unavailable error = &APIError{Code: "ServiceUnavailableException", Message: "The service cannot complete the request.", Status: 503}
-	Internal    error = &APIError{Code: codeInternal, Message: "The request failed because of an unknown error.", Status: 500}
-	NotFound    error = &APIError{Code: codeNotFound, Message: textStreamNotFound}
+	Throttled error = &APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
+	// ThrottledIAM is how IAM and STS say Throttled.
+	ThrottledIAM error = &APIError{Code: "Throttling", Message: "Rate exceeded"}
+	Denied       error = &APIError{Code: "AccessDeniedException", Message: "User is not authorized to perform this operation"}
+	Unavailable  error = &APIError{Code: "ServiceUnavailableException", Message: "The service cannot complete the request.", Status: 503}
+	Internal     error = &APIError{Code: codeInternal, Message: "The request failed because of an unknown error.", Status: 500}
+	NotFound     error = &APIError{Code: codeNotFound, Message: textStreamNotFound}
 )
 
 // ErrHang keeps a call waiting until its fault is cleared or replaced; the connection is closed then.
@@ -107,10 +110,19 @@ func (f *Faults) Hits() map[string]int {
 	return hits
 }
 
-// Quotas are calls a second of an account and region (CloudWatch Logs quotas), by operation.
+// Quotas are calls a second of an account and region (CloudWatch Logs quotas), by operation. How many calls IAM takes is not
+// documented: tests that throttle it choose a figure, under "iam:CreateRole" and the like.
 var Quotas = map[string]float64{
 	"PutLogEvents": 5000, "CreateLogStream": 50, "DescribeLogStreams": 25, "CreateLogGroup": 10, "DescribeLogGroups": 10,
 	"PutRetentionPolicy": 5, "TagResource": 5, "UntagResource": 5, "ListTagsForResource": 5, "GetLogEvents": 25, "FilterLogEvents": 5,
+}
+
+// throttledFor is how the service of an operation answers to too many calls.
+func throttledFor(operation string) error {
+	if strings.HasPrefix(operation, "iam:") || strings.HasPrefix(operation, "AssumeRole") {
+		return ThrottledIAM
+	}
+	return Throttled
 }
 
 // SetQuotas throttles what exceeds so many calls a second, of which a second's worth may come at once; nil takes the
@@ -124,8 +136,8 @@ func (f *Faults) SetQuotas(perSecond map[string]float64) {
 	}
 }
 
-// SetAppearing makes groups and streams take a while to be seen after they were made: calls about them answer that
-// there are none.
+// SetAppearing makes groups, streams and IAM's roles and managed policies take a while to be seen after they were made:
+// calls about them answer that there are none. Only calls that name them are answered so, not listings.
 func (f *Faults) SetAppearing(after time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +196,7 @@ func (f *Faults) decide(c Call) (latency time.Duration, over <-chan struct{}, an
 	now := f.now()
 	if q := f.quotas[c.Operation]; q != nil && !q.Take(now) {
 		f.hits["quota"]++
-		return 0, nil, Throttled
+		return 0, nil, throttledFor(c.Operation)
 	}
 	for _, name := range f.order {
 		x := f.faults[name]
@@ -199,6 +211,9 @@ func (f *Faults) decide(c Call) (latency time.Duration, over <-chan struct{}, an
 	}
 	if f.appear > 0 && !f.visible(c, now) {
 		f.hits["appear"]++
+		if c.Entity != "" {
+			return latency, over, noSuchEntity("The entity with name %s cannot be found.", c.Entity)
+		}
 		return latency, over, NotFound
 	}
 	return latency, over, nil
@@ -229,6 +244,18 @@ func (f *Faults) visible(c Call, now time.Time) bool {
 		if _, ok := f.made[made{group, stream}]; !ok {
 			f.made[made{group, stream}] = now
 		}
+	}
+	if strings.HasPrefix(c.Operation, "iam:") {
+		kind := "role:"
+		if c.Operation == "iam:CreatePolicy" || strings.HasPrefix(c.Entity, "arn:") {
+			kind = "policy:" // made by its name, and asked about by its ARN
+		}
+		entity := kind + strings.ToLower(c.Entity[strings.LastIndexByte(c.Entity, '/')+1:])
+		if c.Operation == "iam:CreateRole" || c.Operation == "iam:CreatePolicy" {
+			note(entity, "")
+			return true
+		}
+		return seen(entity, "")
 	}
 	switch c.Operation {
 	case "CreateLogGroup":

@@ -69,6 +69,9 @@ func (r *createLogGroup) do(s *account, _ *Call) (any, *APIError) {
 		if err := checkKMSKey(*r.KMSKey); err != nil {
 			return nil, err
 		}
+		if err := s.keyWorks(*r.Name, *r.KMSKey); err != nil {
+			return nil, err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,6 +233,9 @@ func (r *associateKMSKey) do(s *account, _ *Call) (any, *APIError) {
 		return nil, err
 	}
 	if err := checkKMSKey(*r.Key); err != nil {
+		return nil, err
+	}
+	if err := s.keyWorks(name, *r.Key); err != nil {
 		return nil, err
 	}
 	return nil, s.update(name, func(g *group) *APIError {

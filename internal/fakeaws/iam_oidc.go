@@ -101,7 +101,7 @@ type listProviders struct{}
 
 func (*listProviders) about(*Call) {}
 
-func (*listProviders) asks(*account) []permission { return nil }
+func (*listProviders) asks(*account) []permission { return []permission{{}} }
 
 func (*listProviders) do(s *account, _ identity) (any, *APIError) {
 	type element struct {

@@ -350,7 +350,7 @@ type listPolicies struct {
 
 func (r *listPolicies) about(*Call) {}
 
-func (r *listPolicies) asks(*account) []permission { return nil }
+func (r *listPolicies) asks(*account) []permission { return []permission{{}} }
 
 func (r *listPolicies) do(s *account, _ identity) (any, *APIError) {
 	const asBoundary = "PermissionsBoundary"

@@ -22,6 +22,14 @@ func newIAM(url string, creds aws.CredentialsProvider, change ...func(*iam.Optio
 	return iam.New(iam.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: creds, Retryer: aws.NopRetryer{}}, change...)
 }
 
+func inRegion(region string) func(*iam.Options) {
+	return func(o *iam.Options) { o.Region = region }
+}
+
+func roleInput(name string) *iam.CreateRoleInput {
+	return &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: aws.String(trustSelf)}
+}
+
 // requireStatus wants err to be AWS's error code with an HTTP status.
 func requireStatus(t testing.TB, err error, code string, status int) {
 	t.Helper()
@@ -43,7 +51,7 @@ func padded(document string, size int) string {
 
 func createRole(t testing.TB, c *iam.Client, name string, change ...func(*iam.CreateRoleInput)) *types.Role {
 	t.Helper()
-	in := &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: aws.String(trustSelf)}
+	in := roleInput(name)
 	for _, f := range change {
 		f(in)
 	}

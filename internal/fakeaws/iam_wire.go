@@ -7,27 +7,18 @@ import (
 	"time"
 )
 
-// queryRequest is the input of an operation of IAM or STS.
-type queryRequest interface {
-	// about says in a Call what the request is about.
-	about(*Call)
-	// asks is what the caller must be allowed to do; one without an action is the operation's own.
-	asks(*account) []permission
-	// do validates the request and carries it out in the caller's account; a nil answer has no result.
-	do(*account, identity) (any, *APIError)
-}
-
 // queryOperation is how an action of the query protocol is read.
 type queryOperation struct {
-	service *queryService
-	decode  func(form map[string]string, allowUnknown bool) (queryRequest, error)
+	service  *queryService
+	unsigned bool
+	decode   func(form map[string]string, allowUnknown bool) (serviceRequest, error)
 }
 
 func inQuery[T any, P interface {
 	*T
-	queryRequest
+	serviceRequest
 }](service *queryService) queryOperation {
-	return queryOperation{service, func(form map[string]string, allowUnknown bool) (queryRequest, error) {
+	return queryOperation{service: service, decode: func(form map[string]string, allowUnknown bool) (serviceRequest, error) {
 		in := P(new(T))
 		if err := decodeQuery(form, in, allowUnknown); err != nil {
 			return nil, err
@@ -36,41 +27,50 @@ func inQuery[T any, P interface {
 	}}
 }
 
+func unsigned(o queryOperation) queryOperation {
+	o.unsigned = true
+	return o
+}
+
 // queryOperations are those of IAM and STS.
 var queryOperations = map[string]queryOperation{
-	"AssumeRole":        inQuery[assumeRole](stsService),
-	"GetCallerIdentity": inQuery[getCallerIdentity](stsService),
+	"AssumeRole":                inQuery[assumeRole](stsService),
+	"GetCallerIdentity":         inQuery[getCallerIdentity](stsService),
+	"AssumeRoleWithWebIdentity": unsigned(inQuery[assumeRoleWithWebIdentity](stsService)),
 
-	"AttachRolePolicy":              inQuery[attachRolePolicy](iamService),
-	"CreateOpenIDConnectProvider":   inQuery[createProvider](iamService),
-	"CreatePolicy":                  inQuery[createPolicy](iamService),
-	"CreatePolicyVersion":           inQuery[createPolicyVersion](iamService),
-	"CreateRole":                    inQuery[createRole](iamService),
-	"DeletePolicyVersion":           inQuery[deletePolicyVersion](iamService),
-	"DeleteRole":                    inQuery[deleteRole](iamService),
-	"DeleteRolePermissionsBoundary": inQuery[deleteRoleBoundary](iamService),
-	"DeleteRolePolicy":              inQuery[deleteRolePolicy](iamService),
-	"DetachRolePolicy":              inQuery[detachRolePolicy](iamService),
-	"GetOpenIDConnectProvider":      inQuery[getProvider](iamService),
-	"GetPolicy":                     inQuery[getPolicy](iamService),
-	"GetPolicyVersion":              inQuery[getPolicyVersion](iamService),
-	"GetRole":                       inQuery[getRole](iamService),
-	"GetRolePolicy":                 inQuery[getRolePolicy](iamService),
-	"ListAttachedRolePolicies":      inQuery[listAttachedRolePolicies](iamService),
-	"ListOpenIDConnectProviders":    inQuery[listProviders](iamService),
-	"ListPolicies":                  inQuery[listPolicies](iamService),
-	"ListPolicyVersions":            inQuery[listPolicyVersions](iamService),
-	"ListRolePolicies":              inQuery[listRolePolicies](iamService),
-	"ListRoles":                     inQuery[listRoles](iamService),
-	"ListRoleTags":                  inQuery[listRoleTags](iamService),
-	"PutRolePermissionsBoundary":    inQuery[putRoleBoundary](iamService),
-	"PutRolePolicy":                 inQuery[putRolePolicy](iamService),
-	"SetDefaultPolicyVersion":       inQuery[setDefaultPolicyVersion](iamService),
-	"TagPolicy":                     inQuery[tagPolicy](iamService),
-	"TagRole":                       inQuery[tagRole](iamService),
-	"UntagRole":                     inQuery[untagRole](iamService),
-	"UpdateAssumeRolePolicy":        inQuery[updateTrust](iamService),
-	"UpdateRole":                    inQuery[updateRole](iamService),
+	"AttachRolePolicy":               inQuery[attachRolePolicy](iamService),
+	"CreateOpenIDConnectProvider":    inQuery[createProvider](iamService),
+	"CreatePolicy":                   inQuery[createPolicy](iamService),
+	"CreatePolicyVersion":            inQuery[createPolicyVersion](iamService),
+	"CreateRole":                     inQuery[createRole](iamService),
+	"DeletePolicyVersion":            inQuery[deletePolicyVersion](iamService),
+	"DeleteRole":                     inQuery[deleteRole](iamService),
+	"DeleteRolePermissionsBoundary":  inQuery[deleteRoleBoundary](iamService),
+	"DeleteRolePolicy":               inQuery[deleteRolePolicy](iamService),
+	"DetachRolePolicy":               inQuery[detachRolePolicy](iamService),
+	"GetAccountAuthorizationDetails": inQuery[getAuthorizationDetails](iamService),
+	"GetAccountSummary":              inQuery[getAccountSummary](iamService),
+	"SimulatePrincipalPolicy":        inQuery[simulatePrincipalPolicy](iamService),
+	"GetOpenIDConnectProvider":       inQuery[getProvider](iamService),
+	"GetPolicy":                      inQuery[getPolicy](iamService),
+	"GetPolicyVersion":               inQuery[getPolicyVersion](iamService),
+	"GetRole":                        inQuery[getRole](iamService),
+	"GetRolePolicy":                  inQuery[getRolePolicy](iamService),
+	"ListAttachedRolePolicies":       inQuery[listAttachedRolePolicies](iamService),
+	"ListOpenIDConnectProviders":     inQuery[listProviders](iamService),
+	"ListPolicies":                   inQuery[listPolicies](iamService),
+	"ListPolicyVersions":             inQuery[listPolicyVersions](iamService),
+	"ListRolePolicies":               inQuery[listRolePolicies](iamService),
+	"ListRoles":                      inQuery[listRoles](iamService),
+	"ListRoleTags":                   inQuery[listRoleTags](iamService),
+	"PutRolePermissionsBoundary":     inQuery[putRoleBoundary](iamService),
+	"PutRolePolicy":                  inQuery[putRolePolicy](iamService),
+	"SetDefaultPolicyVersion":        inQuery[setDefaultPolicyVersion](iamService),
+	"TagPolicy":                      inQuery[tagPolicy](iamService),
+	"TagRole":                        inQuery[tagRole](iamService),
+	"UntagRole":                      inQuery[untagRole](iamService),
+	"UpdateAssumeRolePolicy":         inQuery[updateTrust](iamService),
+	"UpdateRole":                     inQuery[updateRole](iamService),
 }
 
 // iamRegion is the region that calls to IAM are signed for.
@@ -112,12 +112,14 @@ func (s *Server) serveQuery(r *http.Request, body []byte, requestID string) (nam
 	if !known || op.service != service || form["Version"] != service.version {
 		return fail(&APIError{Code: "InvalidAction", Message: fmt.Sprintf("Could not find operation %s for version %s", action, form["Version"])})
 	}
-	if name = action; service == iamService {
-		name = "iam:" + action
-	}
-	caller, scope, apiErr := s.authenticate(r, body)
-	if apiErr != nil {
-		return fail(queryError(apiErr))
+	name = callName(service.name, action)
+	var caller identity
+	scope := service.name
+	if !op.unsigned {
+		var apiErr *APIError
+		if caller, scope, apiErr = s.authenticate(r, body); apiErr != nil {
+			return fail(queryError(apiErr))
+		}
 	}
 	if scope != service.name {
 		return fail(&APIError{Code: "SignatureDoesNotMatch", Message: "Credential should be scoped to correct service: '" + service.name + "'. ", Status: http.StatusForbidden})
@@ -126,17 +128,11 @@ func (s *Server) serveQuery(r *http.Request, body []byte, requestID string) (nam
 	if err != nil {
 		return fail(stsInvalid(err.Error()))
 	}
-	a := s.account(accountOf(caller.arn))
-	if apiErr = a.authorize(caller, service.name+":"+action, in.asks(a)); apiErr != nil {
-		return fail(apiErr)
-	}
-	call := Call{Operation: name, AccessKeyID: caller.accessKey, PrincipalARN: caller.arn, BodyBytes: len(body)}
-	in.about(&call)
-	if lost, apiErr = s.before(call); apiErr != nil {
+	result, lost, apiErr := s.carryOut(in, caller, service.name, action, len(body))
+	if apiErr != nil {
 		return name, service, nil, lost, apiErr
 	}
-	result, apiErr := in.do(a, caller)
-	return name, service, queryAnswer{service, action, result, requestID}, lost, apiErr
+	return name, service, queryAnswer{service, action, result, requestID}, lost, nil
 }
 
 // xmlTime is a time as the query protocol writes it.

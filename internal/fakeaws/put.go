@@ -261,6 +261,9 @@ func (p *putLogEvents) do(s *account, _ *Call) (any, *APIError) {
 	if apiErr != nil {
 		return nil, apiErr
 	}
+	if err := s.keyInUse(g); err != nil {
+		return nil, err
+	}
 	s.mu.RLock()
 	retention, _ := s.effectiveRetention(g)
 	s.mu.RUnlock()

@@ -79,6 +79,9 @@ func (r *getLogEvents) do(s *account, _ *Call) (any, *APIError) {
 	if err := s.checkReadable(g); err != nil {
 		return nil, err
 	}
+	if err := s.keyInUse(g); err != nil {
+		return nil, err
+	}
 
 	v := s.visible(st.view())
 	low, high := 0, len(v.order)
@@ -247,6 +250,9 @@ func (r *filterLogEvents) do(s *account, _ *Call) (any, *APIError) {
 		return nil, err
 	}
 	if err := s.checkReadable(g); err != nil {
+		return nil, err
+	}
+	if err := s.keyInUse(g); err != nil {
 		return nil, err
 	}
 	views, err := s.views(g, r.Prefix, r.Streams)

@@ -2,6 +2,7 @@ package fakeaws
 
 import (
 	"bytes"
+	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,6 +117,9 @@ type Server struct {
 	creds   map[string]credential
 	assumed []AssumedRole
 
+	documents sync.Map // text of a policy that was checked → *iampolicy.Document
+	tokenKey  []byte   // signs web identity tokens
+
 	stats stats
 
 	httpMu sync.Mutex
@@ -148,10 +152,12 @@ func New(cfg Config) *Server {
 	if cfg.Credentials == nil {
 		cfg.Credentials = map[string]string{DefaultAccessKeyID: DefaultSecretAccessKey}
 	}
-	s := &Server{cfg: cfg, wallClock: time.Now, accounts: map[string]*account{}, creds: map[string]credential{}}
+	s := &Server{cfg: cfg, wallClock: time.Now, accounts: map[string]*account{}, creds: map[string]credential{}, tokenKey: []byte(crand.Text())}
 	s.home = s.account(cfg.AccountID)
 	for id, secret := range cfg.Credentials {
-		s.creds[id] = credential{secret: secret, arn: "arn:" + cfg.Partition + ":iam::" + cfg.AccountID + ":user/" + id, userID: "AIDA" + id}
+		s.creds[id] = credential{
+			secret: secret, arn: s.home.globalARN("iam", "user/"+id), userID: "AIDA" + id, principal: principal{user: []string{administrator}},
+		}
 	}
 	s.stats.calls = map[CallKey]int{}
 	s.SetIntercept(cfg.Intercept)
@@ -159,6 +165,7 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /_fake/state", s.serveState)
 	s.mux.HandleFunc("GET /_fake/calls", s.serveCalls)
 	s.mux.HandleFunc("GET /_fake/events", s.serveEvents)
+	s.handleDebug()
 	s.mux.HandleFunc("/", s.serveAPI)
 	return s
 }
@@ -251,7 +258,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	operation := "-"
 	var out any
 	var apiErr *APIError
-	lost := false
+	lost, answerType := false, contentType
 	var query *queryService // whose protocol was spoken; nil means JSON
 	func() {
 		defer func() {
@@ -270,9 +277,19 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		if apiErr = readBody(raw, r.Body, r.ContentLength); apiErr != nil {
 			return
 		}
+		if strings.HasPrefix(r.URL.Path, eksPrefix) {
+			answerType = "application/json"
+			operation, out, lost, apiErr = s.serveEKS(r, raw.Bytes())
+			return
+		}
 		target := r.Header.Get("X-Amz-Target")
 		if target == "" {
+			query = stsService // in case of a panic
 			operation, query, out, lost, apiErr = s.serveQuery(r, raw.Bytes(), requestID)
+			return
+		}
+		if action, isKMS := strings.CutPrefix(target, kmsPrefix); isKMS {
+			operation, out, lost, apiErr = s.serveKMS(r, action, raw.Bytes())
 			return
 		}
 		name, isLogs := strings.CutPrefix(target, targetPrefix)
@@ -318,7 +335,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		answerQuery(w, query, out, apiErr, requestID)
 		return
 	}
-	answerJSON(w, out, apiErr)
+	answerJSON(w, answerType, out, apiErr)
 }
 
 // call authenticates and carries out one operation of CloudWatch Logs.
@@ -354,6 +371,11 @@ func (s *Server) call(r *http.Request, operation string, decodeBody func([]byte,
 	}
 	acct := s.logsAccount(caller)
 	call.LogGroup, call.LogStream = in.target(acct)
+	if s.cfg.Enforce {
+		if apiErr = acct.authorize(caller, "logs:"+operation, acct.asksLogs(operation, call.LogGroup, call.LogStream, in)); apiErr != nil {
+			return nil, false, apiErr
+		}
+	}
 	if lost, apiErr = s.before(call); apiErr != nil {
 		return nil, lost, apiErr
 	}
@@ -407,8 +429,8 @@ func gunzip(dst *bytes.Buffer, raw []byte) *APIError {
 	return nil
 }
 
-// answerJSON writes an answer in AWS JSON 1.1.
-func answerJSON(w http.ResponseWriter, out any, apiErr *APIError) {
+// answerJSON writes an answer in JSON.
+func answerJSON(w http.ResponseWriter, contentType string, out any, apiErr *APIError) {
 	w.Header().Set("Content-Type", contentType)
 	status := http.StatusOK
 	if apiErr != nil {

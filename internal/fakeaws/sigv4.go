@@ -298,5 +298,5 @@ func (s *Server) authenticate(r *http.Request, body []byte) (caller identity, se
 	if !hmac.Equal([]byte(want), []byte(a.signature)) {
 		return bad("The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
-	return identity{accessKey: a.accessKey, arn: cred.arn, userID: cred.userID}, a.service, nil
+	return identity{a.accessKey, cred.arn, cred.userID, cred.principal}, a.service, nil
 }

@@ -185,7 +185,7 @@ func (s *Server) callTotals() []CallTotal {
 	return totals
 }
 
-// The three unsigned endpoints under /_fake/ are for tests of another process; they answer the loopback interface only.
+// The unsigned endpoints under /_fake/ are for tests of another process; they answer the loopback interface only.
 
 func (s *Server) serveState(w http.ResponseWriter, r *http.Request) {
 	answerDebug(w, r, func() any { return s.Snapshot() })
@@ -197,7 +197,7 @@ func (s *Server) serveCalls(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	answerDebug(w, r, func() any {
-		return s.Events(r.URL.Query().Get("group"), r.URL.Query().Get("stream"))
+		return s.accountIn(r).Events(r.URL.Query().Get("group"), r.URL.Query().Get("stream"))
 	})
 }
 
