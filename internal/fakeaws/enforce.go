@@ -52,7 +52,7 @@ func (s *account) authorize(caller identity, action string, asked []permission) 
 // permits decides about one permission: by the caller's policies, and by the policy of the key it is about, if any.
 func (s *account) permits(caller identity, ask permission) (allowed, explicit bool) {
 	if ask.keyPolicy != nil {
-		return s.trusts(caller, *ask.keyPolicy, ask), false
+		return s.trusts(caller, *ask.keyPolicy, nil, ask), false
 	}
 	if caller.principal.root {
 		return true, false
@@ -123,9 +123,14 @@ func (s *account) rolePolicies(access roleAccess) (own []*iampolicy.Document, bo
 // trusts reports whether a policy of this account's, a role's trust or a key's, lets the caller do something, and the
 // caller's own policies as far as they have a say: always, if the caller is of another account or if it is only the
 // account that is trusted; otherwise they must not deny, nor boundary or session policies leave it out.
-func (s *account) trusts(caller identity, policy string, ask permission) bool {
+//
+// A role that the policy names is the one that had the name when the policy was written: ids has its unique id.
+func (s *account) trusts(caller identity, policy string, ids map[string]string, ask permission) bool {
 	home := s.account(accountOf(caller.arn))
 	request := home.request(caller, ask)
+	if id := ids[request.Principal.ARN]; id != "" && id != caller.principal.roleID {
+		request.Principal.ARN = caller.principal.roleID
+	}
 	document := s.parsed(policy)
 	if !admits(request, document) {
 		// A policy may name the session itself instead of its role.
@@ -140,9 +145,13 @@ func (s *account) trusts(caller identity, policy string, ask permission) bool {
 	if !ok {
 		return false
 	}
-	someoneElse := request
-	someoneElse.Principal.ARN = home.globalARN("iam", "role/nobody-has-this-name")
-	if home.id != s.id || admits(someoneElse, document) {
+	asRole := func(account string) iampolicy.Request {
+		r := request
+		r.Principal = iampolicy.Principal{ARN: "arn:" + s.cfg.Partition + ":iam::" + account + ":role/nobody-has-this-name", Account: account}
+		return r
+	}
+	trustsAccount := admits(asRole(home.id), document) && !admits(asRole(noAccount), document)
+	if home.id != s.id || trustsAccount {
 		return iampolicy.Evaluate(request, mine).Allowed
 	}
 	if iampolicy.Evaluate(request, mine).Explicit {
@@ -151,6 +160,9 @@ func (s *account) trusts(caller identity, policy string, ask permission) bool {
 	mine.Identity = anything
 	return iampolicy.Evaluate(request, mine).Allowed
 }
+
+// noAccount is nobody's: a policy that admits it admits everybody.
+const noAccount = "000000000000"
 
 // admits reports whether a resource's policy lets the principal of a request do what it asks, its own policies apart.
 func admits(r iampolicy.Request, policy []*iampolicy.Document) bool {

@@ -284,7 +284,6 @@ func TestCreatingATaggedGroupNeedsThePermissionToTag(t *testing.T) {
 func TestTrustPolicies(t *testing.T) {
 	f := startEnforcing(t)
 	theirs := f.Account(other)
-	theirIAM := newIAM(f.url, static(theirs.RootKey()))
 	mayAssume := policy("*", "sts:AssumeRole", "sts:TagSession")
 	user := func(account fakeaws.Account, name string, policies ...string) *sts.Client {
 		key, err := account.AddUser(name, policies...)
@@ -322,6 +321,7 @@ func TestTrustPolicies(t *testing.T) {
 		"a pattern of role names, held to the account": {
 			trusting(`{"ArnLike":{"aws:PrincipalArn":"arn:aws:iam::`+home+`:role/p/ch*"}}`, "arn:aws:iam::"+home+":root"), nil, []string{"a role of ours"},
 		},
+		"everybody, who needs a policy only elsewhere": {trusting("", "*"), nil, []string{"admin", "alice", "bob without policy", "a role of ours", "their carol"}},
 		"a service": {`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}}`, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -345,7 +345,41 @@ func TestTrustPolicies(t *testing.T) {
 	requireStatus(t, err, "AccessDenied", http.StatusForbidden)
 	_, err = tryAssume(t, f.sts, "arn:aws:iam::"+home+":role/chain")
 	requireStatus(t, err, "AccessDenied", http.StatusForbidden) // its path is part of its ARN
-	_ = theirIAM
+}
+
+func TestTrustedPrincipalsMustExist(t *testing.T) {
+	f := startEnforcing(t)
+	create := func(principal string) error {
+		_, err := f.iam.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("trusting"), AssumeRolePolicyDocument: aws.String(trusting("", principal))})
+		return err
+	}
+	for _, principal := range []string{"arn:aws:iam::" + home + ":role/none", "arn:aws:iam::" + home + ":user/none", "arn:aws:iam::" + other + ":role/p/none"} {
+		err := create(principal)
+		requireStatus(t, err, "MalformedPolicyDocument", 400)
+		require.ErrorContains(t, err, principal)
+	}
+	arn := role(t, f.iam, "there", trustSelf, "", func(in *iam.CreateRoleInput) { in.Path = aws.String("/p/") })
+	requireStatus(t, create("arn:aws:iam::"+home+":role/there"), "MalformedPolicyDocument", 400)
+	require.NoError(t, create(arn))
+	_, err := f.iam.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("trusting"), PolicyDocument: aws.String(trusting("", arn+"x"))})
+	requireStatus(t, err, "MalformedPolicyDocument", 400)
+}
+
+func TestARoleMadeAnewIsNotTheOneThatWasTrusted(t *testing.T) {
+	f := startEnforcing(t)
+	admin := role(t, f.iam, "admin", trustSelf, "")
+	target := role(t, f.iam, "target", trusting("", admin), "")
+	_, err := tryAssume(t, newSTS(f.url, assume(t, f.sts, admin)), target)
+	require.NoError(t, err)
+	_, err = f.iam.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: aws.String("admin")})
+	require.NoError(t, err)
+	role(t, f.iam, "admin", trustSelf, "")
+	_, err = tryAssume(t, newSTS(f.url, assume(t, f.sts, admin)), target)
+	requireStatus(t, err, "AccessDenied", 403)
+	_, err = f.iam.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("target"), PolicyDocument: aws.String(trusting("", admin))})
+	require.NoError(t, err)
+	_, err = tryAssume(t, newSTS(f.url, assume(t, f.sts, admin)), target)
+	require.NoError(t, err)
 }
 
 func TestSessionsActInTheAccountOfTheirRole(t *testing.T) {

@@ -20,6 +20,7 @@ type role struct {
 // roleAccess is what IAM's decisions come from. It is replaced as a whole, and so are the maps and lists in it.
 type roleAccess struct {
 	trust    string            // the document
+	trusted  map[string]string // unique ids, by ARN, of the roles it named when it was written
 	inline   map[string]string // documents by name
 	attached []string          // ARNs of managed policies, sorted
 	boundary string            // ARN of a managed policy, or empty
@@ -185,7 +186,8 @@ func (r *createRole) do(s *account, _ identity) (any, *APIError) {
 	if err := c.queryErr(); err != nil {
 		return nil, err
 	}
-	if err := checkTrust(*r.Trust); err != nil {
+	trusted, err := s.checkTrust(*r.Trust)
+	if err != nil {
 		return nil, err
 	}
 	tags, err := withTags(nil, r.Tags)
@@ -210,7 +212,7 @@ func (r *createRole) do(s *account, _ identity) (any, *APIError) {
 		name: *r.Role, path: path, arn: s.globalARN("iam", "role"+path+*r.Role), id: newIAMID("AROA"), created: s.now(),
 		description: deref(r.Description), maxSession: maxSession,
 	}
-	s.change(made, roleAccess{trust: *r.Trust, boundary: deref(r.Boundary), tags: tags})
+	s.change(made, roleAccess{trust: *r.Trust, trusted: trusted, boundary: deref(r.Boundary), tags: tags})
 	s.iam.roles[strings.ToLower(*r.Role)] = made
 	return roleResult{made.element(false)}, nil
 }
@@ -255,12 +257,16 @@ type updateTrust struct {
 func (r *updateTrust) do(s *account, _ identity) (any, *APIError) {
 	var c constraints
 	c.document("policyDocument", r.Trust)
+	if err := c.queryErr(); err != nil {
+		return nil, err
+	}
+	trusted, err := s.checkTrust(*r.Trust)
+	if err != nil {
+		return nil, err
+	}
 	return nil, s.updateRole(&c, r.Role, func(found *role) *APIError {
-		if err := checkTrust(*r.Trust); err != nil {
-			return err
-		}
 		to := found.access
-		to.trust = *r.Trust
+		to.trust, to.trusted = *r.Trust, trusted
 		s.change(found, to)
 		return nil
 	})

@@ -188,7 +188,11 @@ func (s *Server) callTotals() []CallTotal {
 // The unsigned endpoints under /_fake/ are for tests of another process; they answer the loopback interface only.
 
 func (s *Server) serveState(w http.ResponseWriter, r *http.Request) {
-	answerDebug(w, r, func() any { return s.Snapshot() })
+	answerDebug(w, r, func() any {
+		v := s.Snapshot()
+		v.AccountID, v.Groups = s.accountIn(r).a.id, s.accountIn(r).Groups()
+		return v
+	})
 }
 
 func (s *Server) serveCalls(w http.ResponseWriter, r *http.Request) {

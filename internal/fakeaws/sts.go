@@ -251,12 +251,12 @@ func (s *account) assumable(caller identity, r *assumeRole, name string) (role, 
 	if len(r.Transitive) > 0 {
 		ask.set("sts:transitivetagkeys", r.Transitive...)
 	}
-	if !s.trusts(caller, access.trust, ask) {
+	if !s.trusts(caller, access.trust, access.trusted, ask) {
 		return role{}, denied
 	}
 	// "The administrator must also have permission to perform sts:TagSession"; tags that are passed on count as well.
 	if len(r.Tags) > 0 || len(caller.principal.transitive) > 0 {
-		if ask.action = "sts:TagSession"; !s.trusts(caller, access.trust, ask) {
+		if ask.action = "sts:TagSession"; !s.trusts(caller, access.trust, access.trusted, ask) {
 			return role{}, stsDenied(caller.arn, "sts:TagSession", found.arn)
 		}
 	}
