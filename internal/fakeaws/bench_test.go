@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -71,6 +72,25 @@ func BenchmarkPutLogEvents(b *testing.B) {
 				_ = resp.Body.Close() // read to its end already
 			}
 			b.ReportMetric(float64(b.N)*perPut/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkDecision measures what one call costs where IAM is enforced: a reader with a boundary and an inline policy.
+func BenchmarkDecision(b *testing.B) {
+	for _, enforce := range []bool{false, true} {
+		b.Run(fmt.Sprint("enforce=", enforce), func(b *testing.B) {
+			f := startEnforcing(b, func(c *fakeaws.Config) { c.Enforce = enforce })
+			boundary := createPolicy(b, f.iam, "boundary", policy(groupPrefix+"/eks/tenants/${aws:PrincipalTag/tenant}:*", "logs:*"))
+			arn := role(b, f.iam, "r", trustSelf, policy(groupPrefix+"/eks/tenants/acme:*", "logs:Get*", "logs:Filter*"), tagged("tenant", "acme"),
+				func(in *iam.CreateRoleInput) { in.PermissionsBoundary = &boundary })
+			f.createGroup(b, "/eks/tenants/acme")
+			read := logsCalls(b, newClient(f.url, assume(b, f.sts, arn)))["FilterLogEvents"]
+			for b.Loop() {
+				if err := read("/eks/tenants/acme"); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }
