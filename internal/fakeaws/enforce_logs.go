@@ -19,29 +19,38 @@ var logsLevels = map[string]int{
 	"DescribeLogGroups": onNothing,
 }
 
-// asksLogs is what the caller of an operation of CloudWatch Logs must be allowed to do.
-func (s *account) asksLogs(operation, group, stream string, in request) []permission {
+// onLogGroup asks for an operation on a group, or on a stream of it.
+func (s *account) onLogGroup(level int, group, stream string) (ask permission) {
 	// An identifier of another account's or region's group stands here as it was given.
 	arn := group
 	if !strings.HasPrefix(arn, "arn:") {
 		arn = s.groupARN(group)
 	}
 	arn = strings.TrimSuffix(arn, ":*")
-	var ask permission
-	switch logsLevels[operation] {
+	switch level {
 	case onStream:
 		ask.resource = arn + ":log-stream:" + stream
 	case onBareGroup:
 		ask.resource = arn
 	case onGroup:
 		ask.resource = arn + ":log-stream:"
+	case onNothing:
+		return ask
 	}
 	s.mu.RLock()
-	if g := s.groups[group]; g != nil && ask.resource != "" {
+	defer s.mu.RUnlock()
+	if g := s.groups[group]; g != nil {
 		ask.context = resourceTagKeys(g.tags)
 	}
-	s.mu.RUnlock()
-	asked := []permission{ask}
+	return ask
+}
+
+// asksLogs is what the caller of an operation of CloudWatch Logs must be allowed to do.
+func (s *account) asksLogs(operation, group, stream string, in request) []permission {
+	if r, ok := in.(*decidedOnly); ok {
+		return s.asksDecided(operation, r)
+	}
+	asked := []permission{s.onLogGroup(logsLevels[operation], group, stream)}
 	setTags := func(p *permission, tags map[string]string) {
 		for k, v := range tags {
 			p.set("aws:requesttag/"+k, v)
@@ -54,7 +63,8 @@ func (s *account) asksLogs(operation, group, stream string, in request) []permis
 			setTags(&asked[0], r.Tags)
 			// "To associate tags with a log group, you must have either the logs:TagResource or logs:TagLogGroup permission";
 			// the older one is not taken here.
-			tagging := permission{action: "logs:TagResource", resource: arn}
+			tagging := s.onLogGroup(onBareGroup, group, "")
+			tagging.action = "logs:TagResource"
 			setTags(&tagging, r.Tags)
 			asked = append(asked, tagging)
 		}

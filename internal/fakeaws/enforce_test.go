@@ -715,3 +715,42 @@ func TestWithoutEnforcementAnyKnownKeyMayDoEverything(t *testing.T) {
 	require.NoError(t, logsCalls(t, newClient(f.url, creds))["CreateLogGroup"]("g"))
 	require.Len(t, f.Groups(), 1, "and all work on one account's groups")
 }
+
+func TestOtherWaysToAGroupAreDecidedAbout(t *testing.T) {
+	f := startEnforcing(t)
+	key := func(name, inline string) aws.CredentialsProvider {
+		return assume(t, f.sts, role(t, f.iam, name, trustSelf, inline))
+	}
+	reader := key("reader", policy(groupPrefix+"/eks/tenants/acme:*", "logs:*"))
+	own, others := "/eks/tenants/acme", "/eks/tenants/acme-corp"
+	for name, x := range map[string]struct {
+		operation, body string
+		allowed         bool
+	}{
+		"a query on its group":                   {"StartQuery", `{"logGroupName":"` + own + `","queryString":"fields @message","startTime":0,"endTime":1}`, true},
+		"a query on another's":                   {"StartQuery", `{"logGroupName":"` + others + `"}`, false},
+		"a query on its group and another's":     {"StartQuery", `{"logGroupNames":["` + own + `","` + others + `"]}`, false},
+		"by identifiers":                         {"StartQuery", `{"logGroupIdentifiers":["` + groupPrefix + others + `"]}`, false},
+		"a query that chooses its groups itself": {"StartQuery", `{"queryString":"SOURCE logGroups(namePrefix: ['/eks'])"}`, false},
+		"its live tail":                          {"StartLiveTail", `{"logGroupIdentifiers":["` + groupPrefix + own + `"]}`, true},
+		"another's live tail":                    {"StartLiveTail", `{"logGroupIdentifiers":["` + groupPrefix + others + `"]}`, false},
+		"another's fields":                       {"GetLogGroupFields", `{"logGroupIdentifier":"` + others + `"}`, false},
+		"an export of another's":                 {"CreateExportTask", `{"logGroupName":"` + others + `","destination":"b"}`, false},
+		"a subscription to another's":            {"PutSubscriptionFilter", `{"logGroupName":"` + others + `"}`, false},
+		"a policy for the account":               {"PutAccountPolicy", `{}`, false},
+		"the results of somebody's query":        {"GetQueryResults", `{"queryId":"q"}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			creds, err := reader.Retrieve(t.Context())
+			require.NoError(t, err)
+			a := f.send(t, raw{operation: x.operation, body: x.body, creds: creds})
+			if x.allowed {
+				require.Equal(t, "NotCarriedOut", a.code)
+				return
+			}
+			require.Equal(t, "AccessDeniedException", a.code, a.text)
+			require.Contains(t, a.text, "logs:"+x.operation)
+		})
+	}
+	require.Equal(t, "UnknownOperationException", start(t, fakeaws.Config{}).send(t, raw{operation: "StartQuery", body: "{}"}).code)
+}

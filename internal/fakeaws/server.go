@@ -294,6 +294,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		}
 		name, isLogs := strings.CutPrefix(target, targetPrefix)
 		decodeBody := operations[name]
+		if _, ok := decided[name]; ok && s.cfg.Enforce {
+			decodeBody = decodeDecided
+		}
 		switch {
 		case r.Method != http.MethodPost || r.URL.Path != "/" || r.URL.RawQuery != "":
 			apiErr = &APIError{Code: codeUnknownOperation, Message: "Requests are POST / without a query.", Status: http.StatusNotFound}
