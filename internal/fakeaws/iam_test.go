@@ -13,6 +13,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -356,4 +357,43 @@ func TestOpenIDConnectProviders(t *testing.T) {
 	requireStatus(t, err, "InvalidInput", 400)
 	_, err = c.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(*created.OpenIDConnectProviderArn + "x")})
 	requireStatus(t, err, "NoSuchEntity", 404)
+}
+
+func TestPolicyDocumentsAreHeldToTheirKind(t *testing.T) {
+	f := start(t, fakeaws.Config{})
+	c := newIAM(f.url, exampleCredentials)
+	createRole(t, c, "r")
+	trust := func(document string) error {
+		_, err := c.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("r"), PolicyDocument: &document})
+		return err
+	}
+	inline := func(document string) error {
+		_, err := c.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: aws.String("r"), PolicyName: aws.String("p"), PolicyDocument: &document})
+		return err
+	}
+	managed := func(document string) error {
+		_, err := c.CreatePolicy(t.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("p"), PolicyDocument: &document})
+		return err
+	}
+	session := func(document string) error {
+		_, err := tryAssume(t, newSTS(f.url, exampleCredentials), "arn:aws:iam::"+home+":role/r", func(in *sts.AssumeRoleInput) { in.Policy = &document })
+		return err
+	}
+	for name, x := range map[string]struct {
+		put      func(string) error
+		document string
+	}{
+		"a trust policy without principal":   {trust, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole"}}`},
+		"a trust policy with a resource":     {trust, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole","Resource":"*"}}`},
+		"an inline policy with a principal":  {inline, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"*","Resource":"*"}}`},
+		"an inline policy without resource":  {inline, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*"}}`},
+		"a managed policy without action":    {managed, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Resource":"*"}}`},
+		"a managed policy of another effect": {managed, `{"Version":"2012-10-17","Statement":{"Effect":"Perhaps","Action":"*","Resource":"*"}}`},
+		"a session policy with a principal":  {session, trustSelf},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requireStatus(t, x.put(x.document), "MalformedPolicyDocument", http.StatusBadRequest)
+		})
+	}
+	require.NoError(t, session(allowAll))
 }
