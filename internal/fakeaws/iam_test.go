@@ -389,6 +389,9 @@ func TestPolicyDocumentsAreHeldToTheirKind(t *testing.T) {
 		"an inline policy without resource":  {inline, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*"}}`},
 		"a managed policy without action":    {managed, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Resource":"*"}}`},
 		"a managed policy of another effect": {managed, `{"Version":"2012-10-17","Statement":{"Effect":"Perhaps","Action":"*","Resource":"*"}}`},
+		"an effect that is a number":         {inline, `{"Version":"2012-10-17","Statement":{"Effect":1,"Action":"*","Resource":"*"}}`},
+		"a condition that is a word":         {inline, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*","Condition":"x"}}`},
+		"a condition without keys":           {inline, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":"x"}}}`},
 		"a session policy with a principal":  {session, trustSelf},
 	} {
 		t.Run(name, func(t *testing.T) {
