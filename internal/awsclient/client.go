@@ -24,7 +24,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -167,12 +166,7 @@ func (fewAttempts) MaxAttempts() int { return 5 }
 func (c *Client) As(role Role) *Client {
 	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts}
 	if role.ARN != "" {
-		client := sts.NewFromConfig(c.cfg, func(o *sts.Options) {
-			if c.sts != "" {
-				o.BaseEndpoint = &c.sts
-			}
-		})
-		as.cfg.Credentials = namedCredentials{aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, role.ARN, func(o *stscreds.AssumeRoleOptions) {
+		as.cfg.Credentials = namedCredentials{aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.stsClient(), role.ARN, func(o *stscreds.AssumeRoleOptions) {
 			o.RoleSessionName = sessionName
 			if role.ExternalID != "" {
 				o.ExternalID = &role.ExternalID

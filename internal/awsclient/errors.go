@@ -62,8 +62,9 @@ func (c Class) String() string {
 	return "retryable"
 }
 
-// codes are the error codes of CloudWatch Logs' API reference (each operation's
-// "Errors", and "Common Error Types"). What is not here is told by its HTTP status.
+// codes are the error codes of the API references of CloudWatch Logs, IAM, KMS and EKS
+// (each operation's "Errors", and "Common Error Types"). What is not here is told by its
+// HTTP status.
 var codes = map[string]Class{
 	"ThrottlingException":                 ClassThrottled,
 	"Throttling":                          ClassThrottled,
@@ -97,6 +98,29 @@ var codes = map[string]Class{
 	"InvalidOperationException":           ClassInvalid,
 	"SerializationException":              ClassInvalid,
 	"UnsupportedOperationException":       ClassInvalid,
+	// IAM.
+	"NoSuchEntity":                  ClassNotFound,
+	"EntityAlreadyExists":           ClassExists,
+	"ConcurrentModification":        ClassConflict,
+	"DeleteConflict":                ClassConflict,
+	"EntityTemporarilyUnmodifiable": ClassConflict,
+	"LimitExceeded":                 ClassInvalid, // a quota on how many there may be, not on calls
+	"MalformedPolicyDocument":       ClassInvalid,
+	"InvalidInput":                  ClassInvalid,
+	"ValidationError":               ClassInvalid,
+	"UnmodifiableEntity":            ClassInvalid,
+	"PolicyNotAttachable":           ClassInvalid,
+	// KMS.
+	"NotFoundException":                ClassNotFound,
+	"AlreadyExistsException":           ClassExists,
+	"ConflictException":                ClassConflict,
+	"KMSInvalidStateException":         ClassInvalid,
+	"MalformedPolicyDocumentException": ClassInvalid,
+	// EKS.
+	"ResourceInUseException":         ClassExists,
+	"ResourceLimitExceededException": ClassInvalid,
+	"InvalidRequestException":        ClassInvalid,
+	"ServerException":                ClassRetryable,
 }
 
 // Classify says what err means. Errors that did not come from AWS (no route, no

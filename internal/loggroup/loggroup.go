@@ -22,12 +22,19 @@ import (
 const (
 	TagTenant = "eks-tenant-logs/tenant"
 	TagState  = "eks-tenant-logs/state"
+	// TagCluster and the tags of the namespaces are the provisioner's: which cluster the
+	// tenant is of, and who has it. See internal/provision.
+	TagCluster      = "eks-tenant-logs/cluster"
+	TagNamespace    = "eks-tenant-logs/namespace"
+	TagNamespaceUID = "eks-tenant-logs/namespace-uid"
 
 	// StateNew: created, its retention not confirmed yet. Whoever finds a group in
 	// this state finishes the work.
 	StateNew = "new"
 	// StateReady: its retention was read back and is what it should be.
 	StateReady = "ready"
+	// StateRetired: the tenant is retired. Its logs stay, and its name is nobody's.
+	StateRetired = "retired"
 )
 
 // API is what is asked of CloudWatch Logs.

@@ -63,22 +63,22 @@ func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
 		group      types.LogGroup
 		unfinished bool
-		want       action
+		want       Verdict
 	}{
-		"ours, not set":            {never, true, raise},
-		"ours, too short":          {days(7), true, raise},
-		"ours, right":              {days(365), true, leave},
-		"ours, policy longer":      {by(days(731)), true, raise},
-		"ours, policy never":       {by(never), true, raise},
-		"before, never":            {never, false, report},
-		"before, too short":        {days(364), false, raise},
-		"before, right":            {days(365), false, leave},
-		"before, longer stays":     {days(3653), false, leave},
-		"before, policy too short": {by(days(30)), false, raise},
-		"before, policy long":      {by(days(731)), false, leave},
-		"before, policy never":     {by(never), false, leave},
+		"ours, not set":            {never, true, Raise},
+		"ours, too short":          {days(7), true, Raise},
+		"ours, right":              {days(365), true, Leave},
+		"ours, policy longer":      {by(days(731)), true, Raise},
+		"ours, policy never":       {by(never), true, Raise},
+		"before, never":            {never, false, Report},
+		"before, too short":        {days(364), false, Raise},
+		"before, right":            {days(365), false, Leave},
+		"before, longer stays":     {days(3653), false, Leave},
+		"before, policy too short": {by(days(30)), false, Raise},
+		"before, policy long":      {by(days(731)), false, Leave},
+		"before, policy never":     {by(never), false, Leave},
 	} {
-		require.Equal(t, test.want, decide(test.group, 365, test.unfinished), name)
+		require.Equal(t, test.want, Decide(test.group, 365, test.unfinished), name)
 	}
 }
 

@@ -246,7 +246,7 @@ func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
 	arn := value(g.LogGroupArn)
 	isNew := w.created || w.unfinished
 	if !isNew && (g.RetentionInDays == nil || young(g)) {
-		if enough(g, w.spec.RetentionDays) && !w.unmarked {
+		if Enough(g, w.spec.RetentionDays) && !w.unmarked {
 			w.unmarked, w.later = true, k.cfg.Unmarked()
 			if w.later > 0 {
 				return nil
@@ -260,15 +260,15 @@ func (k *Keeper) settle(w *work, g types.LogGroup) (err error) {
 		isNew = out.Tags[TagState] == StateNew
 		w.unfinished = isNew
 	}
-	switch decide(g, w.spec.RetentionDays, isNew) {
-	case leave:
+	switch Decide(g, w.spec.RetentionDays, isNew) {
+	case Leave:
 		if w.attempt > 0 {
 			k.cfg.Log.Info("retention read back", "group", w.spec.Group, "days", w.spec.RetentionDays, "has", daysText(g.RetentionInDays))
 		}
-	case report:
+	case Report:
 		k.cfg.Log.Info("log group never expires; left as it is", "group", w.spec.Group, "configured_days", w.spec.RetentionDays)
 		return nil
-	case raise:
+	case Raise:
 		if err := k.raise(ctx, w, g); err != nil {
 			return err
 		}
@@ -299,7 +299,7 @@ func (k *Keeper) raise(ctx context.Context, w *work, g types.LogGroup) error {
 	if back.LogGroupName == nil {
 		return fmt.Errorf("group %s is not listed any more", w.spec.Group)
 	}
-	if !enough(back, w.spec.RetentionDays) {
+	if !Enough(back, w.spec.RetentionDays) {
 		w.stuck, w.stuckAt = true, number(back.RetentionInDays)
 		return stuckError(back, days)
 	}
@@ -335,16 +335,19 @@ func (k *Keeper) markReady(ctx context.Context, group, arn string) error {
 	return nil
 }
 
-// action is what is done about a group's retention.
-type action uint8
+// Verdict is what is to be done about a group's retention.
+type Verdict uint8
 
 const (
-	leave  action = iota // long enough
-	raise                // too short, or ours and not set yet
-	report               // never expires, and was so before us
+	// Leave: it keeps its events long enough.
+	Leave Verdict = iota
+	// Raise: too short, or ours and not set yet.
+	Raise
+	// Report: its events never expire, and it was so before us.
+	Report
 )
 
-// decide is the rule of retention:
+// Decide is the rule of retention, for want days of it:
 //
 //	effective  | ours and unfinished | otherwise
 //	-----------+---------------------+----------
@@ -354,23 +357,23 @@ const (
 //	by policy  | raise               | as above; never: leave
 //
 // An account-level policy may go: what is ours has days of its own under it, too.
-func decide(g types.LogGroup, want int, unfinished bool) action {
+func Decide(g types.LogGroup, want int, unfinished bool) Verdict {
 	policy := value(g.RetentionPolicyName) != ""
 	switch {
 	case policy && unfinished:
-		return raise
+		return Raise
 	case g.RetentionInDays == nil && !unfinished && !policy:
-		return report
-	case !enough(g, want):
-		return raise
+		return Report
+	case !Enough(g, want):
+		return Raise
 	}
-	return leave
+	return Leave
 }
 
-// enough reports whether a group keeps its events as long as it should. Without a
+// Enough reports whether a group keeps its events as long as it should. Without a
 // number of days they never expire: by an account-level policy that is meant, else it
 // may be what nobody has set yet.
-func enough(g types.LogGroup, want int) bool {
+func Enough(g types.LogGroup, want int) bool {
 	if g.RetentionInDays == nil {
 		return value(g.RetentionPolicyName) != ""
 	}
