@@ -156,7 +156,7 @@ func (v *view) prepare(to tenancy.Route, host string) *route {
 	r := &route{kind: to.Kind, target: delivery.Target{Group: to.Group, Stream: to.Stream}}
 	if t := to.Tenant; t != nil {
 		r.tenant, r.emf = t.Name, t.EMF
-		r.onFailure = onFailure(t, v.opts.OnFailure)
+		r.onFailure = t.OnFailureOr(v.opts.OnFailure)
 		r.target.Role = roleOf(t)
 	}
 	r.retention = min(oldest, time.Duration(v.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
@@ -169,22 +169,10 @@ func (v *view) prepare(to tenancy.Route, host string) *route {
 
 // Values of on_failure.
 const (
-	onFailureQuarantine = "quarantine"
-	onFailureHold       = "hold"
-	onFailureDrop       = "drop"
+	onFailureQuarantine = tenancy.OnFailureQuarantine
+	onFailureHold       = tenancy.OnFailureHold
+	onFailureDrop       = tenancy.OnFailureDrop
 )
-
-// onFailure is a tenant's on_failure. What has a key or an account of its own is not
-// copied under the platform's unless the file says so.
-func onFailure(t *tenancy.Tenant, otherwise string) string {
-	switch {
-	case t.OnFailure != "":
-		return t.OnFailure
-	case (t.KMSKeyARN != "" || t.RoleARN != "") && t.QuarantineKMSKeyARN == "" && otherwise == onFailureQuarantine:
-		return onFailureHold
-	}
-	return otherwise
-}
 
 // owner is the tenant whose own group this is, with the settings the file gives it.
 func (v *view) owner(group string) (t tenancy.Tenant, ok bool) {

@@ -79,6 +79,26 @@ type Tenant struct {
 	ExternalID string
 }
 
+// Values of OnFailure.
+const (
+	OnFailureQuarantine = "quarantine"
+	OnFailureHold       = "hold"
+	OnFailureDrop       = "drop"
+)
+
+// OnFailureOr is the tenant's on_failure, which is otherwise where the file gives none.
+// What has a key or an account of its own is not copied under the platform's unless the
+// file says so.
+func (t *Tenant) OnFailureOr(otherwise string) string {
+	switch {
+	case t.OnFailure != "":
+		return t.OnFailure
+	case (t.KMSKeyARN != "" || t.RoleARN != "") && t.QuarantineKMSKeyARN == "" && otherwise == OnFailureQuarantine:
+		return OnFailureHold
+	}
+	return otherwise
+}
+
 // Equal reports whether two tenants have the same name, namespaces and settings.
 func (t *Tenant) Equal(other *Tenant) bool {
 	a, b := *t, *other
@@ -431,7 +451,9 @@ func (e *tenantEntry) tenant(name, path string) (t *Tenant, errs []error) {
 	return t, errs
 }
 
-func validOnFailure(s string) bool { return s == "quarantine" || s == "hold" || s == "drop" }
+func validOnFailure(s string) bool {
+	return s == OnFailureQuarantine || s == OnFailureHold || s == OnFailureDrop
+}
 
 // Tenants lists the tenants the file names, by name. They must not be changed.
 func (r *Registry) Tenants() []*Tenant {
