@@ -89,6 +89,11 @@ type Report struct {
 	// Repaired counts the actions that took back what somebody had changed, by layer:
 	// group, role, key, cluster.
 	Repaired map[string]int `json:"repaired,omitempty" yaml:"repaired,omitempty"`
+	// Findings are what is not as desired and was left as it is, or was set right and
+	// somebody should know of; those of the cluster's own groups among them.
+	Findings []Finding `json:"findings,omitempty" yaml:"findings,omitempty"`
+	// Failed says what of the cluster's own could not be done; empty where all of it was.
+	Failed string `json:"failed,omitempty" yaml:"failed,omitempty"`
 }
 
 // Engine is what a controller drives. Its methods may be called again at any time, and

@@ -1,0 +1,87 @@
+package provision
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+)
+
+// made is what there is, without what differs from account to account.
+func (a *testAccount) made(t testing.TB, p *Provisioner, tenants ...string) map[string]any {
+	t.Helper()
+	all := map[string]any{}
+	for _, g := range a.Groups() {
+		all[g.Name] = []any{g.Tags, g.RetentionInDays, g.Class, g.KMSKeyID, g.DeletionProtection}
+	}
+	for _, tenant := range tenants {
+		r := a.role(t, p, tenant)
+		require.NotNil(t, r, tenant)
+		require.NotEmpty(t, r.tags[tagGroupCreated])
+		delete(r.tags, tagGroupCreated)
+		all["role "+tenant] = *r
+	}
+	return all
+}
+
+// A process is killed at every call of a first apply, once before AWS got the call and once
+// before its answer came back. The next one finishes, and makes nothing a second time.
+func TestKilledBetweenAnyTwoCallsTheNextRunConverges(t *testing.T) {
+	tenants := []Tenant{tenantOf("acme", "uid-1"), tenantOf("globex", "uid-2")}
+	whole := newAccount(t, fakeaws.Config{})
+	p := whole.provisioner(t, "c1")
+	_, err := p.Reconcile(context.Background(), tenants)
+	require.NoError(t, err)
+	want := whole.made(t, p, "acme", "globex")
+
+	points := 0
+	for _, answer := range []error{fakeaws.ErrConnectionReset, fakeaws.ErrAnswerLost} {
+		for n := int64(1); ; n++ {
+			a := newAccount(t, fakeaws.Config{})
+			ctx, kill := context.WithCancel(context.Background())
+			var calls, killed atomic.Int64
+			a.SetIntercept(func(fakeaws.Call) error {
+				if calls.Add(1) < n {
+					return nil
+				}
+				kill()
+				killed.Add(1)
+				if calls.Load() == n {
+					return answer
+				}
+				return fakeaws.ErrConnectionReset
+			})
+			first, err := New(installation(t, "c1"), a.cloud, Options{Concurrency: 1, Clock: (&testClock{}).clock()})
+			require.NoError(t, err)
+			_, err = first.Reconcile(ctx, tenants)
+			kill()
+			a.SetIntercept(nil)
+			if killed.Load() == 0 {
+				require.NoError(t, err)
+				require.Equal(t, want, a.made(t, first, "acme", "globex"))
+				break
+			}
+			points++
+			require.ErrorIs(t, err, context.Canceled, "call %d", n)
+			a.connect(t) // another process
+			second := a.provisioner(t, "c1")
+			report, err := second.Reconcile(context.Background(), tenants)
+			require.NoError(t, err, "call %d", n)
+			require.Equal(t, StateReady, status(t, report, "acme").State, "call %d: %+v", n, report)
+			require.Equal(t, StateReady, status(t, report, "globex").State, "call %d: %+v", n, report)
+			require.Equal(t, want, a.made(t, second, "acme", "globex"), "call %d", n)
+			made := a.Calls()
+			require.LessOrEqual(t, made[fakeaws.CallKey{Operation: "CreateLogGroup", Result: "OK"}]+made[fakeaws.CallKey{Operation: "CreateLogGroup", Result: "(answer lost)"}], 6, "call %d: each group once", n)
+			require.LessOrEqual(t, made[fakeaws.CallKey{Operation: "iam:CreateRole", Result: "OK"}]+made[fakeaws.CallKey{Operation: "iam:CreateRole", Result: "(answer lost)"}], 1+2, "call %d: each role once", n)
+			third, err := second.Reconcile(context.Background(), tenants)
+			require.NoError(t, err)
+			require.Zero(t, third.Actions, "call %d: %+v", n, third)
+			_ = a.Close()
+		}
+	}
+	t.Logf("%d crash points", points)
+	require.Greater(t, points, 50)
+}

@@ -1,0 +1,201 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/loggroup"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+)
+
+// tombstone is what is known of one tenant that is to be retired or reactivated.
+type tombstone struct {
+	tenant Tenant
+	spec   groupSpec
+	group  *group // nil: gone, or never made
+	role   *role  // nil: none, or not ours
+	status TenantStatus
+	o      *Observed
+}
+
+// look reads one tenant, and refuses what is not ours.
+func (p *Provisioner) look(ctx context.Context, t Tenant) (*tombstone, error) {
+	if err := valid(t); err != nil {
+		return nil, err
+	}
+	spec := p.in.groupOf(t)
+	o, err := p.observe(ctx, []Tenant{t}, map[groupKey]bool{spec.key: true})
+	if err == nil {
+		err = o.failed[t.Name]
+	}
+	if err != nil {
+		return nil, fmt.Errorf("failed to look at tenant %s: %w", t.Name, err)
+	}
+	d := &tombstone{tenant: t, spec: spec, group: o.groups[spec.key], o: o}
+	d.status = TenantStatus{Tenant: t.Name, Group: spec.key.name}
+	if p.in.roles() && spec.key.account.ARN == "" {
+		d.status.Role = tenancy.ReaderRole(p.in.Scope.Cluster, p.in.Scope.Region, t.Name)
+		if r := o.roles[roleKey(d.status.Role)]; r != nil && r.ours(p.in, t.Name) {
+			d.role = r
+		}
+	}
+	refuse := func(format string, args ...any) (*tombstone, error) {
+		d.status.State, d.status.Reason = StateRefused, fmt.Sprintf(format, args...)
+		return d, nil
+	}
+	if d.group != nil {
+		d.status.RetentionDays = d.group.days()
+		switch cluster, tenant := d.group.tags[loggroup.TagCluster], d.group.tags[loggroup.TagTenant]; {
+		case tenant != t.Name:
+			return refuse("log group %s is not ours: its tags say tenant %q; it is left as it is", spec.key.name, tenant)
+		case cluster != "" && cluster != p.in.Scope.Cluster:
+			return refuse("log group %s is cluster %q's: retire or reactivate the tenant there", spec.key.name, cluster)
+		}
+	}
+	if d.group == nil && d.role == nil {
+		return refuse("there is no log group %s and no reader role of ours for tenant %s", spec.key.name, t.Name)
+	}
+	return d, nil
+}
+
+// Retire implements Engine for tenants in the platform's account.
+func (p *Provisioner) Retire(ctx context.Context, tenant string) (TenantStatus, error) {
+	s, _, err := p.RetireTenant(ctx, Tenant{Name: tenant})
+	return s, err
+}
+
+// RetireTenant takes a tenant's read access away and marks its log group as a tombstone,
+// and returns how many writes it took. Nothing is deleted but what gives access: the reader
+// role's policy, and its Pod Identity associations. In order, each step safe to repeat:
+//
+//	TagResource (log group: state=retired)   nobody who looks from now on gives anything back
+//	DeleteRolePolicy                         sessions given out before lose their access at once
+//	UpdateAssumeRolePolicy                   nobody gets another
+//	TagRole (state=retired)                  the tombstone outlives the group
+//	DeletePodIdentityAssociation
+//
+// The lines that are still on their way reach the group.
+func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus, int, error) {
+	d, err := p.look(ctx, t)
+	if err != nil {
+		return TenantStatus{Tenant: t.Name, State: StateFailed, Reason: err.Error()}, 0, err
+	}
+	if d.status.State == StateRefused {
+		return d.status, 0, nil
+	}
+	writes := 0
+	if d.group != nil && d.group.tags[tagState] != loggroup.StateRetired {
+		tags := map[string]string{tagState: loggroup.StateRetired, loggroup.TagCluster: p.in.Scope.Cluster}
+		if err := p.tag(ctx, d, tags); err != nil {
+			return p.failed(d, err)
+		}
+		writes++
+	}
+	if d.role != nil {
+		plan := &planner{in: p.in, o: d.o}
+		plan.closeRole(t.Name, d.role, claim{state: StateRetired})
+		plan.unpod(t.Name, d.role.name)
+		plan.result.Tenants = []TenantStatus{{Tenant: t.Name, State: StatePending}}
+		applied := p.apply(ctx, plan.result, d.o)
+		writes += applied.writes
+		if s := applied.statuses[0]; s.State != StateReady {
+			d.status.State, d.status.Reason = s.State, s.Reason
+			return d.status, writes, errors.Join(ctx.Err(), errors.New(s.Reason))
+		}
+	}
+	d.status.State = StateRetired
+	d.status.Reason = "its logs are kept, and nobody is left who may read them by its reader role"
+	p.log.Info("retired", "tenant", t.Name, "group", d.status.Group, "writes", writes)
+	return d.status, writes, nil
+}
+
+func (p *Provisioner) failed(d *tombstone, err error) (TenantStatus, int, error) {
+	d.status.State, d.status.Reason = StateFailed, awsclient.Brief(err)
+	return d.status, 0, err
+}
+
+// tag changes tags of the tenant's group.
+func (p *Provisioner) tag(ctx context.Context, d *tombstone, tags map[string]string) error {
+	if err := p.rates.wait(ctx, d.spec.key.account, "TagResource"); err != nil {
+		return err
+	}
+	arn := d.group.arn()
+	_, err := p.cloud.logs(d.spec.key.account).TagResource(ctx, &cloudwatchlogs.TagResourceInput{ResourceArn: &arn, Tags: tags})
+	if err != nil {
+		return fmt.Errorf("failed to tag log group %s: %w", d.status.Group, err)
+	}
+	p.retag(d.group, tags)
+	return nil
+}
+
+// Reactivate lifts a tenant's tombstone, and records who has the tenant from now on: the
+// namespaces named, each with its UID, in the place of those of the same name. It gives no
+// access itself: the next run does, to them. It returns how many writes it took.
+func (p *Provisioner) Reactivate(ctx context.Context, t Tenant) (TenantStatus, int, error) {
+	if len(t.Namespaces) == 0 || slices.ContainsFunc(t.Namespaces, func(n Namespace) bool { return n.UID == "" }) {
+		return TenantStatus{}, 0, fmt.Errorf("to reactivate tenant %s, say whose it is from now on: name its namespace with its UID", t.Name)
+	}
+	d, err := p.look(ctx, t)
+	if err != nil {
+		return TenantStatus{Tenant: t.Name, State: StateFailed, Reason: err.Error()}, 0, err
+	}
+	if d.status.State == StateRefused {
+		return d.status, 0, nil
+	}
+	var have map[string]string
+	if d.group != nil {
+		have = d.group.tags
+	} else {
+		have = d.role.tags
+	}
+	before, err := recorded(have)
+	if err != nil {
+		return p.failed(d, err)
+	}
+	record := map[string]string{}
+	for _, ns := range slices.Concat(before, t.Namespaces) {
+		record[ns.Name] = ns.UID
+	}
+	var all []Namespace
+	for _, name := range slices.Sorted(maps.Keys(record)) {
+		all = append(all, Namespace{name, record[name]})
+	}
+	if len(all) > maxNamespaces {
+		return p.failed(d, fmt.Errorf("tenant %s has had %d namespaces, and no more can be recorded", t.Name, maxNamespaces))
+	}
+	tags := recordTags(all)
+	tags[loggroup.TagCluster] = p.in.Scope.Cluster
+	tags[tagState] = stateReady
+	if d.group != nil && !loggroup.Enough(d.group.LogGroup, d.spec.days) {
+		tags[tagState] = stateNew // it had not been finished
+	}
+	d.status.State = StatePending
+	var names []string
+	for _, ns := range all {
+		names = append(names, ns.Name)
+	}
+	d.status.Namespaces = names
+	d.status.Reason = "namespaces " + strings.Join(names, ", ") + " have the tenant; the next apply, or the controller, gives them access"
+	if maps.Equal(pick(have, tags), tags) {
+		return d.status, 0, nil
+	}
+	if d.group != nil {
+		err = p.tag(ctx, d, tags)
+	} else {
+		if err = p.rates.wait(ctx, awsclient.Role{}, "TagRole"); err == nil {
+			_, err = p.cloud.IAM.TagRole(ctx, &iam.TagRoleInput{RoleName: &d.role.name, Tags: iamTags(tags)})
+		}
+	}
+	if err != nil {
+		return p.failed(d, err)
+	}
+	return d.status, 1, nil
+}
