@@ -8,10 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/replay"
 )
 
-// progressBar shows how far a replay is: a bar on a terminal, now and then a line
+// progressBar shows how far a command is: a bar on a terminal, now and then a line
 // elsewhere, and nothing for what is over within two seconds. Log lines are written through
 // it, so that they do not stand in the bar.
 type progressBar struct {
@@ -39,7 +40,10 @@ func newProgressBar(w io.Writer) *progressBar {
 	return b
 }
 
-func (b *progressBar) show(p replay.Progress) {
+func (b *progressBar) show(p replay.Progress) { b.draw(func() string { return progressText(p) }) }
+
+// draw shows what text returns, if it is time for it.
+func (b *progressBar) draw(show func() string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -51,7 +55,7 @@ func (b *progressBar) show(p replay.Progress) {
 		return
 	}
 	b.shown = now
-	text := progressText(p)
+	text := show()
 	if !b.terminal {
 		fmt.Fprintln(b.w, text)
 		return
@@ -72,6 +76,16 @@ func progressText(p replay.Progress) string {
 		text += fmt.Sprintf(", waiting %s for what was sent to be seen", p.Waiting.Round(time.Second))
 	}
 	return text
+}
+
+// provisioning shows how far a run of the provisioner is.
+func (b *progressBar) provisioning(p provision.Progress) {
+	b.draw(func() string {
+		if p.Of == 0 {
+			return fmt.Sprintf("%s: %d", p.Step, p.Done)
+		}
+		return fmt.Sprintf("%s: %d of %d", p.Step, p.Done, p.Of)
+	})
 }
 
 // Write takes the bar away and writes a line; the next show draws the bar again.

@@ -31,7 +31,9 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(routeCommand(), replayCommand())
+	cmd.AddCommand(
+		routeCommand(), replayCommand(), planCommand(), applyCommand(), bootstrapCommand(), tenantsCommand(), retireCommand(), reactivateCommand(), lifecycleCommand(),
+	)
 	return cmd
 }
 

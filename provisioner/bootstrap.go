@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
+)
+
+func bootstrapCommand() *cobra.Command {
+	var f installationFlags
+	var writer, provisioner, auditor, replay trustFlags
+	var dry, standalone bool
+	cmd := &cobra.Command{
+		Use:   "bootstrap",
+		Short: "Set up what a cluster has one of: boundary, roles, the platform's groups",
+		Long: `Set up what a cluster has one of: the boundary of the reader roles, the roles of the nodes, the
+provisioner, auditors and replay, and the platform's log groups. Roles whose --…-principal, irsa
+or pod-identity is not given are made, and trust nobody. The OIDC provider is looked for, not made.
+It is run once, by somebody who may create roles; again, it sets right what was changed.` + codes,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b := provision.Bootstrap{Controller: !standalone}
+			var err error
+			for _, t := range []struct {
+				name  string
+				flags *trustFlags
+			}{{"writer", &writer}, {"provisioner", &provisioner}, {"auditor", &auditor}, {"replay", &replay}} {
+				if t.flags.oidc == "" {
+					t.flags.oidc = f.trust.oidc
+				}
+				trust, readErr := t.flags.read()
+				if readErr != nil {
+					return fmt.Errorf("--%s-…: %w", t.name, readErr)
+				}
+				switch t.name {
+				case "writer":
+					b.Writer = trust
+				case "provisioner":
+					b.Provisioner = trust
+				case "auditor":
+					b.Auditor = trust
+				case "replay":
+					b.Replay = trust
+				}
+			}
+			if t, readErr := f.trust.read(); readErr == nil && len(t.Principals)+len(t.Accounts)+len(t.SSORoles)+len(t.IRSA)+len(t.PodIdentity) == 0 {
+				f.installation.NoReaderRoles = true // bootstrap makes none
+			}
+			s, err := f.start(cmd.Context(), cmd)
+			if err != nil {
+				return err
+			}
+			result, err := s.PlanBootstrap(cmd.Context(), b)
+			s.bar.end()
+			if err != nil {
+				return err
+			}
+			if dry {
+				return f.tell(cmd, result)
+			}
+			report, err := s.Apply(cmd.Context(), result)
+			s.bar.end()
+			if err != nil {
+				return err
+			}
+			in := s.Installation()
+			made := bootstrapped{Report: report, Boundary: in.Scope.BoundaryARN(), Roles: map[string]string{}}
+			for _, purpose := range purposes {
+				made.Roles[purpose] = in.Scope.RoleARN(in.BootstrapRole(purpose))
+			}
+			return f.bootstrapped(cmd, made)
+		},
+	}
+	f.add(cmd)
+	writer.add(cmd, "writer-", "of the nodes")
+	provisioner.add(cmd, "provisioner-", "of the provisioner")
+	auditor.add(cmd, "auditor-", "of auditors")
+	replay.add(cmd, "replay-", "of replay")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "print the plan")
+	cmd.Flags().BoolVar(&standalone, "no-controller", false, "the nodes create groups themselves: no controller, and nobody runs apply")
+	return cmd
+}
+
+var purposes = []string{"writer", "provisioner", "auditor", "replay"}
+
+// bootstrapped is what bootstrap says, with what goes into the chart's values.
+type bootstrapped struct {
+	provision.Report `yaml:",inline"`
+	Boundary         string            `json:"boundary" yaml:"boundary"`
+	Roles            map[string]string `json:"roles" yaml:"roles"`
+}
+
+func (f *installationFlags) bootstrapped(cmd *cobra.Command, b bootstrapped) error {
+	err := encode(cmd.OutOrStdout(), f.output, b, func(w io.Writer) error {
+		fmt.Fprintln(w, "boundary:", b.Boundary)
+		for _, purpose := range purposes {
+			fmt.Fprintf(w, "%s: %s\n", purpose, b.Roles[purpose])
+		}
+		return reportTable(w, b.Report)
+	})
+	if err != nil {
+		return err
+	}
+	if len(b.Findings) > 0 || b.Failed != "" {
+		return exitError(exitFound)
+	}
+	return nil
+}
