@@ -193,11 +193,15 @@ func (f *installationFlags) desired() ([]provision.Tenant, error) {
 			return nil, fmt.Errorf("--namespace %q: %q is no namespace's name", given, name)
 		}
 		kind, t := to.registry.Resolve(name)
-		if kind != tenancy.KindTenant && len(f.tenants) == 1 {
-			// The label is the cluster's to know: the flags say whose it is.
+		switch {
+		case kind == tenancy.KindTenant:
+		case kind == tenancy.KindPending && len(f.tenants) == 1:
+			// In registry mode the label is the cluster's to know: the flags say whose it is.
 			t = &tenancy.Tenant{Name: f.tenants[0]}
-		} else if kind != tenancy.KindTenant {
-			return nil, fmt.Errorf("--namespace %s: it is no tenant's by the tenants file and the prefix rule: say whose it is with --tenant", name)
+		case kind == tenancy.KindPending:
+			return nil, fmt.Errorf("--namespace %s: the tenants file does not list it: say whose it is with one --tenant", name)
+		default:
+			return nil, fmt.Errorf("--namespace %s: it is no tenant's by the tenants file and the prefix rule, and its lines go to the platform group", name)
 		}
 		x := tenant(t.Name)
 		x.Namespaces = append(x.Namespaces, provision.Namespace{Name: name, UID: uid})
