@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient/control"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
@@ -149,13 +150,13 @@ func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*ses
 		return nil, err
 	}
 	cloud := provision.Cloud{Logs: client, As: func(r awsclient.Role) provision.Logs { return client.As(r) }}
-	if cloud.IAM, err = awsclient.NewIAM(client, f.iamEndpoint); err != nil {
+	if cloud.IAM, err = control.NewIAM(client, f.iamEndpoint); err != nil {
 		return nil, err
 	}
-	if cloud.KMS, err = awsclient.NewKMS(client, f.kmsEndpoint); err != nil {
+	if cloud.KMS, err = control.NewKMS(client, f.kmsEndpoint); err != nil {
 		return nil, err
 	}
-	if cloud.EKS, err = awsclient.NewEKS(client, f.eksEndpoint); err != nil {
+	if cloud.EKS, err = control.NewEKS(client, f.eksEndpoint); err != nil {
 		return nil, err
 	}
 	account, _, err := client.Account(ctx)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient/control"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
@@ -61,9 +62,9 @@ func (a *testAccount) connect(t testing.TB) {
 	c, err := awsclient.New(context.Background(), awsclient.Config{Region: "us-east-1", Endpoint: a.url, STSEndpoint: a.url})
 	require.NoError(t, err)
 	a.logs = c
-	a.iam, err = awsclient.NewIAM(c, a.url)
+	a.iam, err = control.NewIAM(c, a.url)
 	require.NoError(t, err)
-	a.kms, err = awsclient.NewKMS(c, a.url)
+	a.kms, err = control.NewKMS(c, a.url)
 	require.NoError(t, err)
 	a.cloud = Cloud{Logs: c, IAM: a.iam, KMS: a.kms, As: func(r awsclient.Role) Logs { return c.As(r) }}
 }

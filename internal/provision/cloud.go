@@ -11,7 +11,8 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 )
 
-// Cloud is what is asked of AWS. The clients are awsclient's.
+// Cloud is what is asked of AWS. The clients are those of awsclient
+// and awsclient/control.
 type Cloud struct {
 	Logs Logs
 	IAM  IAM

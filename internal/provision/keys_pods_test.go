@@ -12,7 +12,7 @@ import (
 	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient/control"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 )
@@ -81,7 +81,7 @@ func TestEachTenantHasAKeyMadeOnceWhateverIsInterrupted(t *testing.T) {
 func TestPodIdentityAssociationsFollowTheClaim(t *testing.T) {
 	a := newAccount(t, fakeaws.Config{})
 	a.Account(account).AddCluster("c1")
-	api, err := awsclient.NewEKS(a.logs, a.url)
+	api, err := control.NewEKS(a.logs, a.url)
 	require.NoError(t, err)
 	a.cloud.EKS = api
 	pods := func(in *Installation) {

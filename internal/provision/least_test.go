@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient/control"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
@@ -29,7 +30,7 @@ func TestTheProvisionersPolicyIsEnoughForAllItDoes(t *testing.T) {
 
 	c, err := awsclient.New(ctx, awsclient.Config{Region: "us-east-1", Endpoint: a.url, STSEndpoint: a.url, RoleARN: root.in.Scope.RoleARN(root.in.BootstrapRole("provisioner"))})
 	require.NoError(t, err)
-	roles, err := awsclient.NewIAM(c, a.url)
+	roles, err := control.NewIAM(c, a.url)
 	require.NoError(t, err)
 	p, err := New(installation(t, "c1"), Cloud{Logs: c, IAM: roles}, Options{Clock: (&testClock{}).clock()})
 	require.NoError(t, err)

@@ -32,18 +32,3 @@ func TestTheAccountIsTheCallers(t *testing.T) {
 	require.Equal(t, "999988887777", account)
 	require.Contains(t, arn, ":user/")
 }
-
-func TestEndpointsOfTheOtherServicesAreCheckedLikeTheFirst(t *testing.T) {
-	environment(t)
-	c, err := New(context.Background(), Config{Region: "us-east-1"})
-	require.NoError(t, err)
-	for name, build := range map[string]func(string) error{
-		"iam": func(e string) error { _, err := NewIAM(c, e); return err },
-		"kms": func(e string) error { _, err := NewKMS(c, e); return err },
-		"eks": func(e string) error { _, err := NewEKS(c, e); return err },
-	} {
-		require.ErrorContains(t, build("http://example.com"), name+" endpoint: ", name)
-		require.NoError(t, build("http://127.0.0.1:1"), name)
-		require.NoError(t, build(""), name)
-	}
-}

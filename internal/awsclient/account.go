@@ -6,9 +6,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/eks"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
@@ -57,42 +54,6 @@ func (c *Client) stsClient() *sts.Client {
 	})
 }
 
-// NewIAM is IAM as c's identity; endpoint replaces AWS's own host, as in Config.
-func NewIAM(c *Client, endpoint string) (*iam.Client, error) {
-	url, err := EndpointURL(endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("iam endpoint: %w", err)
-	}
-	return iam.NewFromConfig(c.cfg, func(o *iam.Options) {
-		o.Region = IAMRegion(Partition(c.Region), c.Region)
-		if url != "" {
-			o.BaseEndpoint = &url
-		}
-	}), nil
-}
-
-// NewKMS is KMS in c's region and as c's identity; endpoint as for NewIAM.
-func NewKMS(c *Client, endpoint string) (*kms.Client, error) {
-	url, err := EndpointURL(endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("kms endpoint: %w", err)
-	}
-	return kms.NewFromConfig(c.cfg, func(o *kms.Options) {
-		if url != "" {
-			o.BaseEndpoint = &url
-		}
-	}), nil
-}
-
-// NewEKS is EKS in c's region and as c's identity; endpoint as for NewIAM.
-func NewEKS(c *Client, endpoint string) (*eks.Client, error) {
-	url, err := EndpointURL(endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("eks endpoint: %w", err)
-	}
-	return eks.NewFromConfig(c.cfg, func(o *eks.Options) {
-		if url != "" {
-			o.BaseEndpoint = &url
-		}
-	}), nil
-}
+// Config is the SDK's configuration of these calls, for clients of other services. It must
+// not be changed.
+func (c *Client) Config() aws.Config { return c.cfg }
