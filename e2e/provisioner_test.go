@@ -47,7 +47,8 @@ func provision(t *testing.T, cw *node.CloudWatch, args ...string) (said provisio
 	return said, code
 }
 
-func runCommand(t *testing.T, cw *node.CloudWatch, args ...string) (stdout, stderr []byte, code int) {
+// commandOf is the built command, ready to start.
+func commandOf(t *testing.T, cw *node.CloudWatch, args ...string) *exec.Cmd {
 	t.Helper()
 	command.once.Do(func() {
 		if command.dir, command.err = os.MkdirTemp("", "e2e-"); command.err != nil {
@@ -63,9 +64,16 @@ func runCommand(t *testing.T, cw *node.CloudWatch, args ...string) (stdout, stde
 	require.NoError(t, command.err)
 	args = append(args, "--region", cw.Region, "--cluster", "c1", "--endpoint", cw.Endpoint, "--sts-endpoint", cw.Endpoint, "--iam-endpoint", cw.Endpoint,
 		"--kms-endpoint", cw.Endpoint, "--eks-endpoint", cw.Endpoint)
-	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), command.binary, args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), cw.Env()...), &out, &errs
+	cmd.Env = append(os.Environ(), cw.Env()...)
+	return cmd
+}
+
+func runCommand(t *testing.T, cw *node.CloudWatch, args ...string) (stdout, stderr []byte, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := commandOf(t, cw, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -51,4 +53,53 @@ func TestRunAgainEverythingWritesNothing(t *testing.T) {
 	require.Zero(t, code, "nothing to do, nothing to tell")
 	require.Equal(t, before, changing(s), "the second run makes no write call")
 	require.Zero(t, s.CallCount("DeleteLogGroup")+s.CallCount("DeleteLogStream")+s.CallCount("DeleteRetentionPolicy"))
+}
+
+// The command is killed with SIGKILL at each of its calls, before the call is carried out or
+// before its answer comes back. The next one finishes, and nothing is made twice.
+func TestKilledAtAnyCallTheNextRunFinishes(t *testing.T) {
+	apply := []string{"apply", trusting, "--namespace", "tenant-acme=uid-1"}
+	points := 0
+	for _, answer := range []error{fakeaws.ErrConnectionReset, fakeaws.ErrAnswerLost} {
+		for n := 1; ; n++ {
+			cw, s := standIn(t, fakeaws.Config{Enforce: true})
+			bootstrap(t, cw)
+			created := s.CallCount("CreateLogGroup")
+			var mu sync.Mutex
+			var process *exec.Cmd
+			calls, killed := 0, false
+			s.SetIntercept(func(fakeaws.Call) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if calls++; calls != n {
+					return nil
+				}
+				killed = process.Process.Kill() == nil
+				return answer
+			})
+			mu.Lock()
+			process = commandOf(t, cw, apply...)
+			require.NoError(t, process.Start())
+			mu.Unlock()
+			err := process.Wait()
+			s.SetIntercept(nil)
+			if !killed {
+				require.NoError(t, err)
+				break
+			}
+			points++
+			require.Error(t, err, "call %d", n)
+			said, code := provision(t, cw, apply...)
+			require.Zero(t, code, "call %d: %+v", n, said)
+			require.Equal(t, "ready", said.Tenants[0].State, "call %d", n)
+			said, code = provision(t, cw, apply...)
+			require.Zero(t, code)
+			require.Zero(t, said.Writes, "call %d", n)
+			made := s.Calls()
+			require.Equal(t, 2, made[fakeaws.CallKey{Operation: "CreateLogGroup", Result: "OK"}]+made[fakeaws.CallKey{Operation: "CreateLogGroup", Result: "(answer lost)"}]-created, "call %d", n)
+			require.Equal(t, 4+1, made[fakeaws.CallKey{Operation: "iam:CreateRole", Result: "OK"}]+made[fakeaws.CallKey{Operation: "iam:CreateRole", Result: "(answer lost)"}], "call %d: the cluster's, and the reader's once", n)
+		}
+	}
+	t.Logf("killed at %d calls", points)
+	require.Greater(t, points, 20)
 }

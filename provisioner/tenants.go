@@ -42,7 +42,7 @@ func tenantsCommand() *cobra.Command {
 // readOnly is for commands that give nobody access, so nobody has to be named who gets it.
 func (f *installationFlags) readOnly() {
 	if len(f.trust.principals)+len(f.trust.accounts)+len(f.trust.sso)+len(f.trust.irsa)+len(f.trust.pods) == 0 && !f.installation.NoReaderRoles {
-		f.trust.principals = []string{"arn:aws:iam::000000000000:root"}
+		f.trust.accounts = []string{"000000000000"} // no trust policy is made of it
 	}
 }
 
