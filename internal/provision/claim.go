@@ -82,14 +82,14 @@ type claim struct {
 //	nothing of ours          | any                                 | refused, not touched; --adopt: as above
 //	another tenant           | any                                 | refused, not touched
 //	another cluster          | any                                 | the same, unless shared
-//	retired                  | any                                 | retired: reactivate
+//	retired, or the reader role's do | any                         | retired: reactivate
 //	ours, nobody recorded    | as if there were none               |
 //	ours, recorded           | recorded with this UID              | granted
 //	                         | recorded with another UID           | refused: made anew
 //	                         | not recorded, listed by the file    | granted, and recorded
 //	                         | not recorded, not listed            | refused: somebody else's
 //	                         | of unknown UID, recorded or listed  | granted, not recorded
-//	                         | none                                | granted to nobody, nothing changes
+//	                         | none                                | those on record keep it
 //
 // A tenant of which every claimant is refused is refused itself. Of a group that another
 // cluster owns and shares, the tags record that cluster's namespaces; own, the tags of this
@@ -108,7 +108,7 @@ func judge(t Tenant, tags, own map[string]string, exists bool, in Installation) 
 			return claim{state: StateRefused, reason: fmt.Sprintf("the log group is cluster %q's: give this cluster another log_group_prefix, or say that the two share their tenants (--shared)", cluster)}
 		}
 		c.shared = cluster != "" && cluster != in.Scope.Cluster
-		if tags[loggroup.TagState] == loggroup.StateRetired || c.shared && own[loggroup.TagState] == loggroup.StateRetired {
+		if tags[loggroup.TagState] == loggroup.StateRetired || own[loggroup.TagState] == loggroup.StateRetired {
 			return claim{state: StateRetired, shared: c.shared, reason: fmt.Sprintf("the tenant is retired; its logs are kept, and nobody is given them: `tenantlogs reactivate %s --namespace <name>=<uid>` if they are the newcomer's to read", t.Name)}
 		}
 		if c.shared {
@@ -170,6 +170,9 @@ func judge(t Tenant, tags, own map[string]string, exists bool, in Installation) 
 	}
 	for _, name := range slices.Sorted(maps.Keys(record)) {
 		c.record = append(c.record, Namespace{name, record[name]})
+	}
+	if len(claimants) == 0 {
+		c.granted = c.record // nobody asks, so nothing is said against those on record
 	}
 	if len(c.granted) == 0 && len(c.refused) > 0 {
 		c.state = StateRefused

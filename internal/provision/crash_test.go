@@ -47,8 +47,8 @@ func TestKilledBetweenAnyTwoCallsTheNextRunConverges(t *testing.T) {
 				if calls.Add(1) < n {
 					return nil
 				}
-				kill()
 				killed.Add(1)
+				kill()
 				if calls.Load() == n {
 					return answer
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -51,10 +52,9 @@ func TestEachTenantHasAKeyMadeOnceWhateverIsInterrupted(t *testing.T) {
 			a := newAccount(t, fakeaws.Config{})
 			keys := &listedKMS{Client: a.kms, crash: at == "CreateKey's answer"}
 			a.cloud.KMS = keys
-			failed := false
+			var failed atomic.Bool
 			a.SetIntercept(func(c fakeaws.Call) error {
-				if c.Operation == at && !failed && !strings.HasPrefix(c.LogGroup, "/eks/platform") && !strings.HasPrefix(c.LogGroup, "/eks/quarantine") {
-					failed = true
+				if c.Operation == at && !strings.HasPrefix(c.LogGroup, "/eks/platform") && !strings.HasPrefix(c.LogGroup, "/eks/quarantine") && failed.CompareAndSwap(false, true) {
 					return &fakeaws.APIError{Code: "AccessDeniedException", Message: "killed"}
 				}
 				return nil

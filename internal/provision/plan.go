@@ -243,7 +243,9 @@ func (p *planner) tenant(t Tenant, s *TenantStatus) {
 		}
 		p.group(t.Name, spec, g, c)
 		if roles {
-			p.role(t.Name, name, r, g, c)
+			if err := p.role(t.Name, name, r, g, c); err != nil {
+				s.State, s.Reason = StateFailed, err.Error()
+			}
 			p.pod(t.Name, name, c)
 		}
 		for _, refused := range c.refused {

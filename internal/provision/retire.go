@@ -56,8 +56,10 @@ func (p *Provisioner) look(ctx context.Context, t Tenant) (*tombstone, error) {
 		switch cluster, tenant := d.group.tags[loggroup.TagCluster], d.group.tags[loggroup.TagTenant]; {
 		case tenant != t.Name:
 			return refuse("log group %s is not ours: its tags say tenant %q; it is left as it is", spec.key.name, tenant)
-		case cluster != "" && cluster != p.in.Scope.Cluster:
+		case cluster != "" && cluster != p.in.Scope.Cluster && (!p.in.Shared || d.role == nil):
 			return refuse("log group %s is cluster %q's: retire or reactivate the tenant there", spec.key.name, cluster)
+		case cluster != "" && cluster != p.in.Scope.Cluster:
+			d.group = nil // the other cluster's to mark: here it is our reader role alone
 		}
 	}
 	if d.group == nil && d.role == nil {
@@ -184,18 +186,24 @@ func (p *Provisioner) Reactivate(ctx context.Context, t Tenant) (TenantStatus, i
 	}
 	d.status.Namespaces = names
 	d.status.Reason = "namespaces " + strings.Join(names, ", ") + " have the tenant; the next apply, or the controller, gives them access"
-	if maps.Equal(pick(have, tags), tags) {
-		return d.status, 0, nil
-	}
-	if d.group != nil {
-		err = p.tag(ctx, d, tags)
-	} else {
-		if err = p.rates.wait(ctx, awsclient.Role{}, "TagRole"); err == nil {
-			_, err = p.cloud.IAM.TagRole(ctx, &iam.TagRoleInput{RoleName: &d.role.name, Tags: iamTags(tags)})
+	writes := 0
+	if d.group != nil && !maps.Equal(pick(d.group.tags, tags), tags) {
+		if err := p.tag(ctx, d, tags); err != nil {
+			return p.failed(d, err)
 		}
+		writes++
 	}
-	if err != nil {
-		return p.failed(d, err)
+	// The tombstone on the role goes last: until then it holds.
+	if d.role != nil && (d.group == nil && !maps.Equal(pick(d.role.tags, tags), tags) || d.role.tags[tagState] == loggroup.StateRetired) {
+		tags[tagState] = stateReady
+		delete(tags, loggroup.TagCluster) // it has it, or it would not be ours
+		if err := p.rates.wait(ctx, awsclient.Role{}, "TagRole"); err != nil {
+			return p.failed(d, err)
+		}
+		if _, err := p.cloud.IAM.TagRole(ctx, &iam.TagRoleInput{RoleName: &d.role.name, Tags: iamTags(tags)}); err != nil {
+			return p.failed(d, fmt.Errorf("failed to tag role %s: %w", d.role.name, err))
+		}
+		writes++
 	}
-	return d.status, 1, nil
+	return d.status, writes, nil
 }

@@ -86,11 +86,12 @@ func trust(in Installation, tenant string, has []Namespace) (*iampolicy.Document
 //
 // The boundary comes first: it narrows whatever follows. The role is ours alone: what
 // somebody added to it by hand is in the finding, and is better put into a role of theirs.
-func (p *planner) role(tenant, name string, r *role, g *group, c claim) {
+//
+// An error says why there can be no such role.
+func (p *planner) role(tenant, name string, r *role, g *group, c claim) error {
 	trusted, err := trust(p.in, tenant, c.granted)
 	if err != nil {
-		p.find(tenant, LayerRole, name, "%s", err.Error())
-		return
+		return fmt.Errorf("no reader role for tenant %s: %w", tenant, err)
 	}
 	policy := p.in.Scope.Reader(tenant)
 	tags := p.in.tags(tenant)
@@ -112,7 +113,7 @@ func (p *planner) role(tenant, name string, r *role, g *group, c claim) {
 		a = begin
 		a.grants, a.document, a.name = true, policy, readerPolicy
 		act(a, PutPolicy, "missing", "may read "+p.in.Scope.Names.Group(tenant)+" and nothing else", "the reader role has no policy yet")
-		return
+		return nil
 	}
 	begin.Repair = r.tags[tagState] == stateReady
 	p.narrow(tenant, r, begin.Repair)
@@ -147,6 +148,7 @@ func (p *planner) role(tenant, name string, r *role, g *group, c claim) {
 		a.Repair = false
 		act(a, TagRole, tagText(pick(r.tags, missing)), tagText(missing), "the role's tags say whose it is, and of which group")
 	}
+	return nil
 }
 
 // narrow plans what takes away from a role of ours what it must not have, whoever's the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -96,6 +97,22 @@ func TestARetiredTenantIsNobodysUntilItIsReactivated(t *testing.T) {
 	owned, err = p.Owned(context.Background())
 	require.NoError(t, err)
 	require.Empty(t, owned)
+
+	// Somebody takes the group's tombstone away: the one on the role holds.
+	arn := a.group(t, "/eks/tenants/acme").ARN
+	_, err = a.logs.TagResource(context.Background(), &cloudwatchlogs.TagResourceInput{ResourceArn: &arn, Tags: map[string]string{tagState: "ready"}})
+	require.NoError(t, err)
+	require.Equal(t, StateRetired, status(t, reconciled(t, a.provisioner(t, "c1"), acme), "acme").State)
+	closed(t, a.role(t, p, "acme"))
+	_, writes, err = another.Reactivate(context.Background(), acme)
+	require.NoError(t, err)
+	require.NotZero(t, writes)
+	_, writes, err = another.Reactivate(context.Background(), acme)
+	require.NoError(t, err)
+	require.Zero(t, writes)
+	require.Equal(t, StateReady, status(t, reconciled(t, p, acme), "acme").State)
+	_, _, err = another.RetireTenant(context.Background(), Tenant{Name: "acme"})
+	require.NoError(t, err)
 
 	// The group goes, by somebody else's hand: the tombstone on the role stays.
 	_, err = a.logs.DeleteLogGroup(context.Background(), &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: aws.String("/eks/tenants/acme")})
@@ -325,6 +342,16 @@ func TestTwoClustersInOneAccountDoNotClash(t *testing.T) {
 	require.Zero(t, reconciled(t, sharing, tenantOf("acme", "uid-3")).Writes)
 	require.Zero(t, reconciled(t, p1, tenantOf("acme", "uid-1")).Writes)
 	require.Equal(t, StateRefused, status(t, reconciled(t, sharing, tenantOf("acme", "uid-4")), "acme").State, "made anew in the sharing cluster")
+	gone, writes, err := sharing.RetireTenant(context.Background(), Tenant{Name: "acme"})
+	require.NoError(t, err)
+	require.Equal(t, StateRetired, gone.State)
+	require.Equal(t, 1, writes, "its role was closed already; the tombstone stands on it alone")
+	require.Equal(t, StateReady, status(t, reconciled(t, p1, tenantOf("acme", "uid-1")), "acme").State, "the other cluster's acme lives on")
+	require.Equal(t, StateRetired, status(t, reconciled(t, sharing, tenantOf("acme", "uid-3")), "acme").State)
+	_, _, err = sharing.Reactivate(context.Background(), tenantOf("acme", "uid-4"))
+	require.NoError(t, err)
+	require.Equal(t, StateReady, status(t, reconciled(t, sharing, tenantOf("acme", "uid-4")), "acme").State)
+	require.Equal(t, before, a.group(t, "/eks/tenants/acme"))
 }
 
 func TestOneTenantsErrorStopsNoOther(t *testing.T) {
@@ -385,16 +412,15 @@ func TestSomebodyElseAtTheSameTimeIsLookedAtAgain(t *testing.T) {
 func TestIAMThatTakesAWhileToShowWhatWasMadeIsWaitedFor(t *testing.T) {
 	a := newAccount(t, fakeaws.Config{})
 	p := a.provisioner(t, "c1")
-	late := 0
+	var late atomic.Int64
 	a.SetIntercept(func(c fakeaws.Call) error {
-		if strings.HasSuffix(c.Operation, "PutRolePolicy") && late < 3 {
-			late++
+		if strings.HasSuffix(c.Operation, "PutRolePolicy") && late.Add(1) <= 3 {
 			return &fakeaws.APIError{Code: "NoSuchEntity", Message: "not yet", Status: 404}
 		}
 		return nil
 	})
 	require.Equal(t, StateReady, status(t, reconciled(t, p, tenantOf("acme", "uid-1")), "acme").State)
-	require.Equal(t, 3, late)
+	require.EqualValues(t, 4, late.Load())
 }
 
 func TestATenantsOwnAccountHasItsGroupAndNoRoleOfOurs(t *testing.T) {
@@ -452,4 +478,42 @@ func TestAGroupThatSomebodyDeletedIsMadeAgainAndTold(t *testing.T) {
 	require.Contains(t, r.Findings[0].Text, "somebody deleted it with its logs")
 	require.Zero(t, reconciled(t, p, acme).Actions)
 	require.Zero(t, reconciled(t, a.provisioner(t, "c1"), acme).Actions)
+}
+
+func TestWhoeverDoesNotSayWhoClaimsChangesNothing(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	byNamespace := func(in *Installation) {
+		in.Trust = iampolicy.Trust{Principals: []string{"arn:aws:iam::123456789012:role/$(namespace)"}}
+	}
+	for _, name := range []string{"tenant-acme", "cluster"} {
+		_, err := a.iam.CreateRole(context.Background(), &iam.CreateRoleInput{
+			RoleName: &name, AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::123456789012:root"},"Action":"sts:AssumeRole"}]}`),
+		})
+		require.NoError(t, err)
+	}
+	p := a.provisioner(t, "c1", byNamespace)
+	require.Equal(t, StateReady, status(t, reconciled(t, p, tenantOf("acme", "uid-1")), "acme").State)
+	r := reconciled(t, a.provisioner(t, "c1", byNamespace), Tenant{Name: "acme"})
+	require.Zero(t, r.Actions)
+	require.Equal(t, []string{"tenant-acme"}, status(t, r, "acme").Namespaces)
+	_, err := p.PlanBootstrap(context.Background(), Bootstrap{Writer: p.in.Trust})
+	require.ErrorContains(t, err, "it is no tenant's")
+}
+
+func TestATrustPolicyThatIAMWouldNotTakeFailsItsTenantAlone(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	wide := func(in *Installation) {
+		in.Trust = iampolicy.Trust{Principals: []string{readersARN, "arn:aws:iam::123456789012:role/$(namespace)" + strings.Repeat("x", 60)}}
+	}
+	var many Tenant
+	many.Name, many.Settings = "many", &tenancy.Tenant{Name: "many"}
+	for i := range 30 {
+		name := "ns-" + string(rune('a'+i%26)) + string(rune('a'+i/26))
+		many.Namespaces = append(many.Namespaces, Namespace{name, "u" + name})
+		many.Settings.Namespaces = append(many.Settings.Namespaces, name)
+	}
+	s := status(t, reconciled(t, a.provisioner(t, "c1", wide), many), "many")
+	require.Equal(t, StateFailed, s.State)
+	require.Regexp(t, `no reader role for tenant many: the trust policy of tenant many has \d+ characters, IAM takes 2048`, s.Reason)
+	require.Equal(t, "ready", a.group(t, "/eks/tenants/many").Tags[tagState], "its logs have their group all the same")
 }
