@@ -58,13 +58,11 @@ func (in Installation) clusterRoles(b Bootstrap) ([]clusterRole, error) {
 		r.name, r.about = in.BootstrapRole(r.purpose), fmt.Sprintf(r.about, in.Scope.Cluster)
 		r.trust = closedTrust()
 		if len(t.Principals)+len(t.Accounts)+len(t.SSORoles)+len(t.IRSA)+len(t.PodIdentity) > 0 {
-			// These roles are no tenant's: the names stand where the template has none.
-			const nobodys = "cluster"
 			var err error
 			if strings.Contains(fmt.Sprint(t), "$(tenant)") || strings.Contains(fmt.Sprint(t), "$(namespace)") {
 				return nil, fmt.Errorf("trust of the %s: it is no tenant's, and $(tenant) and $(namespace) are nobody's", r.purpose)
 			}
-			if r.trust, err = in.Scope.TrustPolicy(t, nobodys, nobodys); err != nil {
+			if r.trust, err = in.Scope.TrustPolicy(t, "", ""); err != nil {
 				return nil, fmt.Errorf("trust of the %s: %w", r.purpose, err)
 			}
 		}

@@ -76,4 +76,20 @@ func TestTheProvisionersPolicyIsEnoughForAllItDoes(t *testing.T) {
 	entries, err := p.Inventory(ctx, true)
 	require.NoError(t, err)
 	require.Len(t, entries, fewRoles+2)
+
+	// EKS Pod Identity associations.
+	a.Account(account).AddCluster("c1")
+	pods, err := control.NewEKS(c, a.url)
+	require.NoError(t, err)
+	more, err := New(installation(t, "c1", func(in *Installation) {
+		in.Trust = iampolicy.Trust{PodIdentity: []iampolicy.ServiceAccount{{Namespace: "$(namespace)", Name: "log-reader"}}}
+	}), Cloud{Logs: c, IAM: roles, EKS: pods}, Options{Clock: (&testClock{}).clock()})
+	require.NoError(t, err)
+	acme := tenantOf("acme", "uid-1")
+	s = status(t, reconciled(t, more, acme), "acme")
+	require.Equal(t, StateReady, s.State, s.Reason)
+	require.Zero(t, reconciled(t, more, acme).Actions)
+	s, err = more.Retire(ctx, "acme")
+	require.NoError(t, err)
+	require.Equal(t, StateRetired, s.State)
 }

@@ -179,16 +179,18 @@ func (p *planner) narrow(tenant string, r *role, repair bool) {
 }
 
 // closeRole plans what leaves a role of ours with no access, for nobody. The policy goes
-// first: sessions that were given out before lose their access with it at once.
+// before the trust: sessions that were given out before lose their access with it at once. A
+// boundary that somebody removed comes first, for the provisioner may change a role's policies
+// only within it.
 func (p *planner) closeRole(tenant string, r *role, c claim) {
 	begin := Action{Tenant: tenant, Layer: LayerRole, Target: r.name}
 	const reason = "nobody is to read the tenant's logs by this role"
+	p.narrow(tenant, r, false)
 	if _, there := r.inline[readerPolicy]; there {
 		a := begin
 		a.Kind, a.name, a.Now, a.Will, a.Reason = RemovePolicy, readerPolicy, "may read the tenant's group", "may do nothing", reason
 		p.act(a)
 	}
-	p.narrow(tenant, r, false)
 	if !closedNow(r) {
 		a := begin
 		a.Kind, a.document, a.Now, a.Will, a.Reason = SetTrust, closedTrust(), trusts(r.trust), "trusts nobody", reason

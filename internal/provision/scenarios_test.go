@@ -67,6 +67,22 @@ func TestANamespaceMadeAnewGetsNothingUntilItIsReactivated(t *testing.T) {
 	require.Equal(t, StateRefused, status(t, reconciled(t, p, tenantOf("acme", "uid-1")), "acme").State, "its predecessor's UID is nobody's now")
 }
 
+func TestARoleThatSomebodyWidenedIsClosedAllTheSame(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	p := a.provisioner(t, "c1")
+	reconciled(t, p, tenantOf("acme", "uid-1"))
+	name, ctx := tenancy.ReaderRole("c1", "us-east-1", "acme"), context.Background()
+	_, err := a.iam.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: &name})
+	require.NoError(t, err)
+	_, err = a.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: aws.String("more"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`)})
+	require.NoError(t, err)
+	plan, err := p.Plan(ctx, []Tenant{tenantOf("acme", "uid-2")})
+	require.NoError(t, err)
+	require.Equal(t, SetBoundary, plan.Actions[0].Kind, "the provisioner may change a role's policies only within the boundary")
+	reconciled(t, p, tenantOf("acme", "uid-2"))
+	closed(t, a.role(t, p, "acme"))
+}
+
 func TestARetiredTenantIsNobodysUntilItIsReactivated(t *testing.T) {
 	a := newAccount(t, fakeaws.Config{})
 	p := a.provisioner(t, "c1")
@@ -320,6 +336,7 @@ func TestLongerRetentionStaysAndAnAccountsPolicyIsReportedNotFought(t *testing.T
 func TestTwoClustersInOneAccountDoNotClash(t *testing.T) {
 	a := newAccount(t, fakeaws.Config{})
 	a.boundary(t, "c2")
+	a.boundary(t, "c3")
 	own := func(in *Installation) {
 		n, err := tenancy.NewNames("/c2/tenants/", "/c2/platform", "/c2/quarantine/")
 		require.NoError(t, err)
