@@ -83,7 +83,10 @@ func TestKilledAtAnyCallTheNextRunFinishes(t *testing.T) {
 			mu.Unlock()
 			err := process.Wait()
 			s.SetIntercept(nil)
-			if !killed {
+			mu.Lock()
+			done := !killed
+			mu.Unlock()
+			if done {
 				require.NoError(t, err)
 				break
 			}

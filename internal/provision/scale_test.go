@@ -192,3 +192,30 @@ func BenchmarkPlan(b *testing.B) {
 		})
 	}
 }
+
+// One namespace more, beside many tenants: what it costs, in virtual time with answers that
+// take 20 ms.
+func TestOneTenantMoreIsReadySoonAndCostsFewCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, quotas, cloud := virtual(t)
+		p, err := New(installation(t, "c1"), cloud, Options{})
+		require.NoError(t, err)
+		_, err = p.Reconcile(t.Context(), manyTenants(60))
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		before, begun := s.Calls(), time.Now()
+		report, err := p.Reconcile(t.Context(), []Tenant{tenantOf("acme", "uid-1")})
+		require.NoError(t, err)
+		require.Equal(t, StateReady, report.Tenants[0].State)
+		took := time.Since(begun)
+		t.Logf("ready after %s: %s", took, callText(before, s.Calls()))
+		require.Less(t, took, 5*time.Second, "in virtual time, which no machine's load changes")
+		before = s.Calls()
+		report, err = p.Reconcile(t.Context(), []Tenant{tenantOf("acme", "uid-1")})
+		require.NoError(t, err)
+		require.Zero(t, report.Actions)
+		t.Logf("looked at again: %s", callText(before, s.Calls()))
+		require.Zero(t, quotas.Hits()["quota"])
+		require.NoError(t, s.Close())
+	})
+}
