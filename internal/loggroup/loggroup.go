@@ -16,17 +16,18 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
 // Ownership tags of a log group.
 const (
-	TagTenant = "eks-tenant-logs/tenant"
-	TagState  = "eks-tenant-logs/state"
+	TagTenant = tenancy.TagTenant
+	TagState  = tenancy.TagState
 	// TagCluster and the tags of the namespaces are the provisioner's: which cluster the
 	// tenant is of, and who has it. See internal/provision.
-	TagCluster      = "eks-tenant-logs/cluster"
-	TagNamespace    = "eks-tenant-logs/namespace"
-	TagNamespaceUID = "eks-tenant-logs/namespace-uid"
+	TagCluster      = tenancy.TagCluster
+	TagNamespace    = tenancy.TagNamespace
+	TagNamespaceUID = tenancy.TagNamespaceUID
 
 	// StateNew: created, its retention not confirmed yet. Whoever finds a group in
 	// this state finishes the work.

@@ -116,7 +116,7 @@ func NewInstallation(in Installation) (Installation, error) {
 	}
 	switch t := in.Trust; {
 	case in.ABAC:
-		add("one reader role for all tenants is not set up by the provisioner yet: make it of what `tenantlogs policy reader --abac` prints, and leave the tenants' roles out")
+		add("one reader role for all tenants is not set up by the provisioner yet: make it of what `tenantlogs policy reader-abac` prints, and leave the tenants' roles out")
 	case !in.NoReaderRoles && len(t.Principals)+len(t.Accounts)+len(t.SSORoles)+len(t.IRSA)+len(t.PodIdentity) == 0:
 		add("nobody is named who may assume the reader roles: name principals, accounts, SSO roles or service accounts, or leave the roles to somebody else")
 	}
