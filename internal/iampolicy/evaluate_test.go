@@ -266,6 +266,15 @@ func TestPropertiesOfDecisions(t *testing.T) {
 	allowed, denied := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		r, p := drawRequest(t), drawPolicies(t)
+		if rapid.Bool().Draw(t, "something is allowed") {
+			// Else most draws would end at the first policy that says nothing.
+			anything := Statement{Effect: Allow, Actions: []string{r.Action}, Resources: []string{"*"}}
+			p.Identity = append(p.Identity, &Document{Version: Version, Statements: []Statement{anything}})
+			if p.Boundary != nil {
+				p.Boundary.Statements = append(p.Boundary.Statements, anything)
+			}
+			p.SameAccount, p.Required = true, false
+		}
 		d := Evaluate(r, p)
 		if d.Allowed {
 			allowed++

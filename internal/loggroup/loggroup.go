@@ -124,7 +124,8 @@ type Keeper struct {
 	created *lru.Cache[string, int] // how often this process has made the group exist
 	streams pace                    // of CreateLogStream
 	// retentions are what is done about retention: looks, puts and tags.
-	retentions pace
+	retentions    pace
+	toldThrottled time.Time // when that was last said; run's alone
 
 	mu      sync.Mutex
 	waiting map[string]work // groups whose retention is still to be confirmed

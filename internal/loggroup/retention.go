@@ -98,13 +98,15 @@ func (k *Keeper) due(now time.Time) (batch []work, wait time.Duration) {
 // limit of its own: one answer that hangs must not end the work for all the others.
 func (k *Keeper) confirm(batch []work) {
 	began := time.Now()
-	groups, err := k.inspect(batch)
-	if err != nil {
+	var groups map[string]types.LogGroup
+	err := k.retentions.resting(began)
+	if err == nil {
+		groups, err = k.inspect(batch)
 		k.retentions.answered(awsclient.Classify(err), began, time.Now())
-	}
-	if err != nil && k.ctx.Err() == nil {
-		k.cfg.Log.Error("retention of log groups is not confirmed; events are delivered meanwhile",
-			"groups", len(batch), "first", batch[0].spec.Group, "error", awsclient.Brief(err))
+		if err != nil && k.ctx.Err() == nil && k.tell(err, began) {
+			k.cfg.Log.Error("retention of log groups is not confirmed; events are delivered meanwhile",
+				"groups", len(batch), "first", batch[0].spec.Group, "error", awsclient.Brief(err))
+		}
 	}
 	again := map[int]time.Time{} // by attempt
 	for _, w := range batch {
@@ -116,7 +118,7 @@ func (k *Keeper) confirm(batch []work) {
 		if werr == nil {
 			werr = k.settle(&w, groups[w.spec.Group])
 			k.retentions.answered(awsclient.Classify(werr), began, time.Now())
-			if werr != nil && k.ctx.Err() == nil {
+			if werr != nil && k.ctx.Err() == nil && k.tell(werr, began) {
 				// Each failure is told, but ever more rarely: the back-off is the rate limit.
 				k.cfg.Log.Error("retention of a log group is not confirmed; events are delivered meanwhile",
 					"group", w.spec.Group, "days", w.spec.RetentionDays, "attempt", w.attempt+1, "error", awsclient.Brief(werr))
@@ -127,6 +129,19 @@ func (k *Keeper) confirm(batch []work) {
 		}
 		k.finish(w, werr, again)
 	}
+}
+
+// tell reports whether a failure is to be logged: one that is the account's quota only now and
+// then, for it comes again and again.
+func (k *Keeper) tell(err error, now time.Time) bool {
+	if awsclient.Classify(err) != awsclient.ClassThrottled {
+		return true
+	}
+	if now.Sub(k.toldThrottled) < time.Minute {
+		return false
+	}
+	k.toldThrottled = now
+	return true
 }
 
 // consistency is how often a change that does not show yet is taken for one that has
@@ -164,7 +179,8 @@ func (k *Keeper) finish(w work, err error, again map[int]time.Time) {
 	if awsclient.Classify(err) == awsclient.ClassThrottled {
 		// The account's quota, and no fault of the group: it goes on as soon as this process
 		// calls again. Backing off group by group leaves most of the quota unused.
-		w.due = time.Now().Add(k.retentions.rest(time.Now()) + throttledPause/2 + rand.N(throttledPause))
+		now := time.Now()
+		w.due = now.Add(k.retentions.rest(now) + throttledPause).Truncate(throttledPause).Add(throttledPause)
 		k.waiting[w.spec.Group] = w
 		return
 	}
@@ -180,9 +196,9 @@ func (k *Keeper) finish(w work, err error, again map[int]time.Time) {
 }
 
 const (
-	// throttledPause is how long a group waits at least after a call was throttled, to be
-	// looked at together with others.
-	throttledPause = 2 * time.Second
+	// throttledPause is how long a group waits at least after a call was throttled: all of
+	// them the same, to be looked at together in one call.
+	throttledPause = time.Second
 	// maxRetentionRest bounds how long a process makes no call about retention: with a
 	// thousand nodes that all would, each may have one in 200 s of PutRetentionPolicy's 5
 	// calls a second.
