@@ -17,11 +17,15 @@ CROSS := CC=x86_64-linux-gnu-gcc
 endif
 endif
 LDFLAGS := -s -w
+# The API server and etcd of e2e/kube, for this machine. An API server that is built
+# elsewhere than in its own repository must be told its version.
+KUBE := $(BUILD)/kube
+KUBE_VERSION := $(shell sed -nE 's/^\tk8s.io\/kubernetes (v[0-9.]+).*/\1/p' e2e/kube/go.mod)
 FUZZTIME ?= 20s
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/...
+PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/...
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -51,10 +55,25 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	go test -race $(PACKAGES)
 	go test -race -count=1 ./e2e
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
+	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@{ /usr/bin/aws --version || aws --version; } >/dev/null 2>&1 || echo "Not run here: what needs the AWS CLI (apt-get install awscli)."
 
+.PHONY: kube
+kube: $(KUBE)/etcd $(KUBE)/kube-apiserver ## build the real kube-apiserver and etcd for the tests, where they are missing
+
+$(KUBE)/etcd: e2e/kube/go.mod
+	@mkdir -p $(KUBE)
+	@echo "make kube: building etcd; on 2 cores this took one minute ($$(date +%T))"
+	cd e2e/kube && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(abspath $@) go.etcd.io/etcd/server/v3
+
+$(KUBE)/kube-apiserver: e2e/kube/go.mod
+	@mkdir -p $(KUBE)
+	@echo "make kube: building kube-apiserver $(KUBE_VERSION); on 2 cores this took five minutes ($$(date +%T))"
+	cd e2e/kube && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)' -o $(abspath $@) k8s.io/kubernetes/cmd/kube-apiserver
+	@ls -l $@ | awk '{printf "%s: %.0f MB\n", $$9, $$5/1048576}'
+
 .PHONY: e2e
-e2e: ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=)
+e2e: kube ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=) and a real kube-apiserver
 	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \
 	if [ -z "$$bin" ]; then echo "make e2e: no Fluent Bit found on PATH or in \$$FLUENT_BIT: nothing was tested"; exit 2; fi; \
 	"$$bin" --version | head -1; \
