@@ -153,7 +153,7 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	last := errors.New("not asked yet")
+	var last error
 	for {
 		for _, p := range c.processes {
 			select {
