@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		if dir != "" {
 			os.RemoveAll(dir)
 		}
+	stopClusters()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
 	}
 	os.Exit(code)
 }
