@@ -34,10 +34,8 @@ func TestMain(m *testing.M) {
 		if dir != "" {
 			os.RemoveAll(dir)
 		}
-	stopClusters()
-	if built.dir != "" {
-		os.RemoveAll(built.dir)
 	}
+	stopClusters()
 	os.Exit(code)
 }
 

@@ -33,6 +33,8 @@ type installationFlags struct {
 	tenants                               []string
 	namespaces                            []string
 	output                                string
+	// quiet is the log of a command that has no terminal; nil: a progress bar.
+	quiet *slog.Logger
 }
 
 // trustFlags say who may assume a role.
@@ -167,10 +169,13 @@ func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*ses
 		return nil, fmt.Errorf("the credentials are account %s's, and --account says %s", account, given)
 	}
 	in.Scope.Account = account
-	s := &session{client: client, routing: to, bar: newProgressBar(cmd.ErrOrStderr())}
-	s.Provisioner, err = provision.New(in, cloud, provision.Options{
-		Log: slog.New(slog.NewTextHandler(s.bar, &slog.HandlerOptions{Level: slog.LevelWarn})), Progress: s.bar.provisioning,
-	})
+	s := &session{client: client, routing: to}
+	options := provision.Options{Log: f.quiet}
+	if f.quiet == nil {
+		s.bar = newProgressBar(cmd.ErrOrStderr())
+		options.Log, options.Progress = slog.New(slog.NewTextHandler(s.bar, &slog.HandlerOptions{Level: slog.LevelWarn})), s.bar.provisioning
+	}
+	s.Provisioner, err = provision.New(in, cloud, options)
 	return s, err
 }
 

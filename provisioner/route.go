@@ -32,7 +32,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(
-		routeCommand(), replayCommand(), policyCommand(), planCommand(), applyCommand(), bootstrapCommand(), tenantsCommand(), retireCommand(), reactivateCommand(), lifecycleCommand(),
+		routeCommand(), replayCommand(), policyCommand(), controllerCommand(), planCommand(), applyCommand(), bootstrapCommand(), tenantsCommand(), retireCommand(), reactivateCommand(), lifecycleCommand(),
 	)
 	return cmd
 }
