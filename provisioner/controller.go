@@ -39,6 +39,7 @@ for the nodes is published as ConfigMap <release>-registry. Of several, one lead
 				return fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
 			}
 			cfg.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
+			f.routing.elsewhere = true // namespaces' labels
 			to, err := f.routing.read()
 			if err != nil {
 				return err

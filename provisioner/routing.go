@@ -13,6 +13,8 @@ import (
 type routingFlags struct {
 	file, source, prefix, template string
 	names                          tenancy.Names
+	// elsewhere: the registry comes from somewhere else where there is no file.
+	elsewhere bool
 }
 
 func (r *routingFlags) add(cmd *cobra.Command) {
@@ -46,10 +48,13 @@ func (r *routingFlags) read() (to routing, err error) {
 		return to, fmt.Errorf("--log-stream-template: %w", err)
 	}
 	o := tenancy.RegistryOptions{Mode: to.mode, NamespacePrefix: r.prefix}
-	if r.file == "" {
-		to.registry, err = tenancy.NewRegistry(o)
-	} else {
+	switch {
+	case r.file != "":
 		to.registry, err = tenancy.LoadRegistry(r.file, o)
+	case r.elsewhere && to.mode == tenancy.ModeRegistry:
+		to.registry, err = tenancy.ParseRegistry([]byte("version: 1"), o)
+	default:
+		to.registry, err = tenancy.NewRegistry(o)
 	}
 	return to, err
 }

@@ -331,6 +331,13 @@ func (l *leader) refusalsBefore(report []provision.TenantStatus, claimed map[str
 	}
 	for _, t := range report {
 		delete(l.refusedBy, t.Tenant)
+		if t.State == provision.StateRetired {
+			// Whoever claims a name that was used gets nothing.
+			for _, ns := range claimed[t.Tenant].Namespaces {
+				l.refusedBy[t.Tenant] = append(l.refusedBy[t.Tenant], Refusal{Namespace: ns.Name, UID: ns.UID, Reason: t.Reason})
+			}
+			continue
+		}
 		for _, r := range t.Refused {
 			for _, ns := range claimed[t.Tenant].Namespaces {
 				if ns.Name == r.Namespace {

@@ -229,7 +229,7 @@ func (e Entry) news(tenant string, ns provision.Namespace) []news {
 		if e.Role != "" {
 			n.text += ", to be read by role " + e.Role
 		}
-	case provision.StateRefused, provision.StateRetired:
+	case provision.StateRefused:
 		n.warning, n.reason, n.text = true, eventRefused, fmt.Sprintf("tenant %s is not set up: %s", tenant, e.Reason)
 	case provision.StateFailed:
 		n.warning, n.reason, n.text = true, eventFailed, fmt.Sprintf("tenant %s is not set up yet, and will be tried again: %s", tenant, e.Reason)
