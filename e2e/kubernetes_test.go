@@ -20,9 +20,8 @@ import (
 
 // clusters are the API servers of this run; TestMain stops them.
 var clusters struct {
-	mu     sync.Mutex
-	shared *cluster.Cluster
-	all    []*cluster.Cluster
+	mu  sync.Mutex
+	all []*cluster.Cluster
 }
 
 func stopClusters() {
@@ -59,21 +58,6 @@ func startKubernetes(t *testing.T) *cluster.Cluster {
 	clusters.mu.Lock()
 	defer clusters.mu.Unlock()
 	clusters.all = append(clusters.all, c)
-	return c
-}
-
-// sharedKubernetes is one API server for all tests whose namespaces don't meet.
-func sharedKubernetes(t *testing.T) *cluster.Cluster {
-	t.Helper()
-	clusters.mu.Lock()
-	c := clusters.shared
-	clusters.mu.Unlock()
-	if c == nil {
-		c = startKubernetes(t)
-		clusters.mu.Lock()
-		clusters.shared = c
-		clusters.mu.Unlock()
-	}
 	return c
 }
 

@@ -63,7 +63,7 @@ func newRelease(t *testing.T) *release {
 type running struct {
 	cmd  *exec.Cmd
 	log  *logBuffer
-	done chan error
+	done chan struct{} // closed when it has ended
 }
 
 // start starts the real command as the release's service account.
@@ -71,11 +71,14 @@ func (r *release) start(t *testing.T, cw *node.CloudWatch, args ...string) *runn
 	t.Helper()
 	kubeconfig, err := r.c.Kubeconfig(r.user, "system:serviceaccounts", "system:serviceaccounts:logs", "system:authenticated")
 	require.NoError(t, err)
-	x := &running{log: newLog(t), done: make(chan error, 1)}
+	x := &running{log: newLog(t), done: make(chan struct{})}
 	x.cmd = commandOf(t, cw, append([]string{"controller", "--kubeconfig", kubeconfig, "--release-namespace", r.namespace, trusting, "--metrics-address", "0", "--health-address", "0"}, args...)...)
 	x.cmd.Stderr = x.log
 	require.NoError(t, x.cmd.Start())
-	go func() { x.done <- x.cmd.Wait() }()
+	go func(cmd *exec.Cmd) {
+		_ = cmd.Wait() // how it ended is in its log
+		close(x.done)
+	}(x.cmd)
 	t.Cleanup(func() { x.stop(t) })
 	return x
 }
