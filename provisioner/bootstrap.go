@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ func bootstrapCommand() *cobra.Command {
 	var f installationFlags
 	var writer, provisioner, auditor, replay trustFlags
 	var dry, standalone bool
+	var roles []string
 	cmd := &cobra.Command{
 		Use:   "bootstrap",
 		Short: "Set up what a cluster has one of: boundary, roles, the platform's groups",
@@ -23,7 +25,6 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b := provision.Bootstrap{Controller: !standalone}
-			var err error
 			for _, t := range []struct {
 				name  string
 				flags *trustFlags
@@ -46,6 +47,11 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 					b.Replay = trust
 				}
 			}
+			tenants, err := f.desired()
+			if err != nil {
+				return err
+			}
+			b.TenantRoles = tenantRoles(roles, tenants)
 			if t, readErr := f.trust.read(); readErr == nil && len(t.Principals)+len(t.Accounts)+len(t.SSORoles)+len(t.IRSA)+len(t.PodIdentity) == 0 {
 				f.installation.NoReaderRoles = true // bootstrap makes none
 			}
@@ -79,9 +85,22 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 	provisioner.add(cmd, "provisioner-", "of the provisioner")
 	auditor.add(cmd, "auditor-", "of auditors")
 	replay.add(cmd, "replay-", "of replay")
+	cmd.Flags().StringSliceVar(&roles, "tenant-role", nil, "the roleArn of a tenant with an account of its own, or a pattern of such; may be given again; those of --tenants-file are known")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "print the plan")
 	cmd.Flags().BoolVar(&standalone, "no-controller", false, "the nodes create groups themselves: no controller, and nobody runs apply")
 	return cmd
+}
+
+// tenantRoles are the roles given, and those of the tenants file.
+func tenantRoles(given []string, tenants []provision.Tenant) []string {
+	roles := slices.Clone(given)
+	for _, t := range tenants {
+		if t.Settings != nil && t.Settings.RoleARN != "" {
+			roles = append(roles, t.Settings.RoleARN)
+		}
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
 }
 
 var purposes = []string{"writer", "provisioner", "auditor", "replay"}

@@ -50,7 +50,7 @@ var policies = map[string]struct {
 	"provisioner": {"the controller's policy", false, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) {
 		return s.Provisioner(f.roles...), nil
 	}},
-	"replay": {"the policy of tenantlogs replay", false, func(_ *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Replay(), nil }},
+	"replay": {"the policy of tenantlogs replay", false, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Replay(f.roles...), nil }},
 	"kms":    {"the policy of a tenant's KMS key", true, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.KMS(f.tenant), nil }},
 	"trust": {"the trust policy of a tenant's reader role, by the --trust- flags", true, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) {
 		t, err := f.trust.read()
@@ -93,7 +93,7 @@ func policyCommand() *cobra.Command {
 	fs.StringVar(&f.tenant, "tenant", "", "the tenant, for reader, kms and trust")
 	fs.StringVar(&f.namespace, "namespace", "", "the tenant's namespace, for trust; default: by the prefix rule")
 	fs.BoolVar(&f.controller, "controller", true, "of writer: the provisioner is there, so nodes neither create groups nor set retention")
-	fs.StringSliceVar(&f.roles, "tenant-role", nil, "of writer and provisioner: the roleArn of a tenant with an account of its own; may be given again")
+	fs.StringSliceVar(&f.roles, "tenant-role", nil, "of writer, provisioner and replay: the roleArn of a tenant with an account of its own; may be given again")
 	f.trust.add(cmd, "trust-", "of the reader role; $(tenant) and $(namespace) are replaced")
 	fs.StringVarP(&f.output, "output", "o", "json", "json or yaml")
 	return cmd

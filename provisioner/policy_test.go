@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
 func printed(args ...string) (string, error) {
@@ -67,5 +69,20 @@ func TestPoliciesThatWouldBeForSomethingElseAreNotPrinted(t *testing.T) {
 	} {
 		_, err := printed(args...)
 		require.ErrorContains(t, err, says)
+	}
+}
+
+func TestTenantsWithAnAccountOfTheirOwnAreReached(t *testing.T) {
+	tenants := []provision.Tenant{
+		{Name: "a", Settings: &tenancy.Tenant{Name: "a", RoleARN: "arn:aws:iam::444455556666:role/logs"}},
+		{Name: "b"}, {Name: "c", Settings: &tenancy.Tenant{Name: "c", RoleARN: "arn:aws:iam::444455556666:role/logs"}},
+	}
+	roles := tenantRoles([]string{"arn:aws:iam::*:role/tenant-logs"}, tenants)
+	require.Equal(t, []string{"arn:aws:iam::*:role/tenant-logs", "arn:aws:iam::444455556666:role/logs"}, roles)
+	for _, name := range []string{"writer", "provisioner", "replay"} {
+		text, err := printed(append([]string{name, "--tenant-role", roles[0]}, whereabouts...)...)
+		require.NoError(t, err)
+		require.Contains(t, text, `"sts:AssumeRole"`)
+		require.Contains(t, text, roles[0])
 	}
 }

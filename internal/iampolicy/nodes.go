@@ -18,20 +18,16 @@ func (s Scope) Writer(controller bool, roles ...string) *Document {
 			allow("Mark", []string{"logs:ListTagsForResource", "logs:TagResource"}, each(s.groups(), s.bare)...),
 		)
 	}
-	if len(roles) > 0 {
-		d.Statements = append(d.Statements, allow("TenantsAccounts", []string{"sts:AssumeRole"}, roles...))
-	}
-	d.Statements = append(d.Statements, deny("NeverDelete", destroys, "*"))
-	return d
+	return finished(d, roles)
 }
 
 // Replay is the policy of whoever copies quarantined events back: it reads quarantine groups,
 // keeps its journal there in streams of its own ($replay/…), and writes to tenants' groups and to
-// the platform's.
-func (s Scope) Replay() *Document {
+// the platform's. roles are those of tenants with an account of their own.
+func (s Scope) Replay(roles ...string) *Document {
 	quarantine := s.Names.QuarantinePrefix + "*"
 	home := []string{s.Names.TenantPrefix + "*", s.Names.PlatformGroup}
-	return document(
+	d := document(
 		allow("Look", []string{"logs:DescribeLogGroups"}, "*"),
 		allow("ReadQuarantine", []string{"logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents"}, s.inside(quarantine)),
 		// The form of a stream's ARN that CreateLogStream is checked against is not documented
@@ -40,6 +36,16 @@ func (s Scope) Replay() *Document {
 		allow("Home", []string{"logs:CreateLogStream", "logs:PutLogEvents"}, each(home, s.inside)...),
 		// That a home has its retention is looked at before anything is copied there.
 		allow("Tags", []string{"logs:ListTagsForResource"}, each(append(home, quarantine), s.bare)...),
-		deny("NeverDelete", destroys, "*"),
 	)
+	return finished(d, roles)
+}
+
+// finished adds what writer, provisioner and replay have in common.
+func finished(d *Document, roles []string, denies ...Statement) *Document {
+	if len(roles) > 0 {
+		d.Statements = append(d.Statements, allow("TenantsAccounts", []string{"sts:AssumeRole"}, roles...))
+	}
+	d.Statements = append(d.Statements, deny("NeverDelete", destroys, "*"))
+	d.Statements = append(d.Statements, denies...)
+	return d
 }

@@ -58,16 +58,11 @@ func (s Scope) Provisioner(roles ...string) *Document {
 		s.ofCluster(allow("OurKeys", []string{"kms:CreateAlias", "kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
 	)
-	if len(roles) > 0 {
-		d.Statements = append(d.Statements, allow("TenantsAccounts", []string{"sts:AssumeRole"}, roles...))
-	}
-	d.Statements = append(d.Statements,
-		deny("NeverDelete", destroys, "*"),
+	return finished(d, roles,
 		deny("NoContent", content, "*"),
 		deny("BoundariesStay", []string{"iam:DeleteRolePermissionsBoundary"}, "*"),
 		deny("TheBoundaryStays", []string{"iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:SetDefaultPolicyVersion"}, boundary),
 	)
-	return d
 }
 
 func (s Scope) eks(kind string) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,6 +29,9 @@ type Bootstrap struct {
 	Controller bool
 	// Provisioner is the controller's, and whoever's runs apply.
 	Provisioner iampolicy.Trust
+	// TenantRoles are the ARNs, or patterns of them, of the roles by which tenants with an
+	// account of their own are reached: writer, provisioner and replay may assume them.
+	TenantRoles []string
 	Auditor     iampolicy.Trust
 	Replay      iampolicy.Trust
 }
@@ -46,12 +50,20 @@ func (in Installation) BootstrapRole(purpose string) string {
 	return tenancy.ClusterRole(in.Scope.Cluster, in.Scope.Region, purpose)
 }
 
+// tenantRole is a role of somebody's account, or a pattern of such.
+var tenantRole = regexp.MustCompile(`^arn:[a-z-]+:iam::(\d{12}|\*):role/[\w+=,.@/*?-]+$`)
+
 func (in Installation) clusterRoles(b Bootstrap) ([]clusterRole, error) {
+	for _, arn := range b.TenantRoles {
+		if !tenantRole.MatchString(arn) {
+			return nil, fmt.Errorf("tenant role %q: use the ARN of a role, or a pattern of such", arn)
+		}
+	}
 	roles := []clusterRole{
-		{purpose: "writer", about: "The nodes of EKS cluster %s write tenants' logs with it", policy: in.Scope.Writer(b.Controller)},
-		{purpose: "provisioner", about: "Sets up tenants' log groups and reader roles of EKS cluster %s", policy: in.Scope.Provisioner()},
+		{purpose: "writer", about: "The nodes of EKS cluster %s write tenants' logs with it", policy: in.Scope.Writer(b.Controller, b.TenantRoles...)},
+		{purpose: "provisioner", about: "Sets up tenants' log groups and reader roles of EKS cluster %s", policy: in.Scope.Provisioner(b.TenantRoles...)},
 		{purpose: "auditor", about: "Looks at tenants' log groups and roles of EKS cluster %s", policy: in.Scope.Auditor()},
-		{purpose: "replay", about: "Copies quarantined logs of EKS cluster %s back", policy: in.Scope.Replay()},
+		{purpose: "replay", about: "Copies quarantined logs of EKS cluster %s back", policy: in.Scope.Replay(b.TenantRoles...)},
 	}
 	for i, t := range []iampolicy.Trust{b.Writer, b.Provisioner, b.Auditor, b.Replay} {
 		r := &roles[i]
