@@ -184,6 +184,13 @@ func TestZeroTouchANamespaceIsAllATenantNeeds(t *testing.T) {
 	r.becomes(t, "last", "ready")
 	require.Equal(t, 8, changing(s)-writes, "one tenant's, and nothing of the others'")
 
+	// The command says the same of the cluster as the controller does.
+	kubeconfig, err := r.c.Kubeconfig(r.user, "system:authenticated")
+	require.NoError(t, err)
+	told, code := provision(t, cw, "plan", trusting, "--kubeconfig", kubeconfig)
+	require.Zero(t, code, "%+v", told)
+	require.Len(t, told.Tenants, 3)
+
 	// Deleted: read access ends, for sessions that are open as well, and the logs stay.
 	require.NoError(t, cluster.DeleteNamespace(within(t, time.Minute), r.admin, "tenant-acme"))
 	r.becomes(t, "acme", "retired")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller/admission"
@@ -22,7 +19,7 @@ import (
 func controllerCommand() *cobra.Command {
 	var f installationFlags
 	var cfg controller.Config
-	var kubeconfig, level string
+	var level string
 	cmd := &cobra.Command{
 		Use:   "controller",
 		Short: "Keep every tenant namespace's log group and IAM right, in the cluster",
@@ -55,7 +52,7 @@ for the nodes is published as ConfigMap <release>-registry. Of several, one lead
 			if err := cfg.Check(); err != nil {
 				return err
 			}
-			cluster, err := restConfig(kubeconfig)
+			cluster, err := restConfig(f.kubeconfig)
 			if err != nil {
 				return err
 			}
@@ -78,23 +75,7 @@ for the nodes is published as ConfigMap <release>-registry. Of several, one lead
 	fs.DurationVar(&cfg.Resync, "resync", 0, "how often all tenants are looked at again; default 10m")
 	fs.StringVar(&cfg.MetricsAddress, "metrics-address", ":8080", "host:port of /metrics; 0 for none")
 	fs.StringVar(&cfg.HealthAddress, "health-address", ":8081", "host:port of /healthz and /readyz; 0 for none")
-	fs.StringVar(&kubeconfig, "kubeconfig", "", "a kubeconfig; default: the pod's service account")
+	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "a kubeconfig; default: the pod's service account")
 	fs.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
-}
-
-// restConfig is how the cluster is reached.
-func restConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		cfg, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("this is no pod with a service account: give --kubeconfig")
-		}
-		return cfg, err
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
-	}
-	return cfg, nil
 }

@@ -33,6 +33,7 @@ type installationFlags struct {
 	tenants                               []string
 	namespaces                            []string
 	output                                string
+	kubeconfig                            string
 	// quiet is the log of a command that has no terminal; nil: a progress bar.
 	quiet *slog.Logger
 }
@@ -75,11 +76,19 @@ func (f *installationFlags) add(cmd *cobra.Command) {
 	fs.StringVarP(&f.output, "output", "o", "table", "table, json or yaml")
 }
 
+// read is what the flags say of routing. Where namespaces are read from a cluster, the registry
+// needs no file: their labels are it.
+func (f *installationFlags) read() (routing, error) {
+	f.routing.elsewhere = f.routing.elsewhere || f.kubeconfig != ""
+	return f.routing.read()
+}
+
 // addTenants adds the flags that say which tenants.
 func (f *installationFlags) addTenants(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&f.tenants, "tenant", nil, "a tenant; may be given again; default: all of --tenants-file and --namespace")
 	fs.StringSliceVar(&f.namespaces, "namespace", nil, "a namespace there is, as name=uid; may be given again")
+	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "read the namespaces, their UIDs and labels from this cluster, as the controller does; for that list on namespaces is needed")
 }
 
 func (t *trustFlags) add(cmd *cobra.Command, prefix, whose string) {
@@ -123,7 +132,7 @@ func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*ses
 	if f.output != "table" && f.output != "json" && f.output != "yaml" {
 		return nil, fmt.Errorf("--output %q is neither table, json nor yaml", f.output)
 	}
-	to, err := f.routing.read()
+	to, err := f.read()
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +191,7 @@ func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*ses
 // desired is the one place where the tenants come from: the tenants file, and what the flags
 // say there is in the cluster. It makes no call.
 func (f *installationFlags) desired() ([]provision.Tenant, error) {
-	to, err := f.routing.read()
+	to, err := f.read()
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +229,12 @@ func (f *installationFlags) desired() ([]provision.Tenant, error) {
 			return nil, fmt.Errorf("--tenant %q is no tenant's name: it is a DNS label, lower-case letters, digits and -, up to 63", name)
 		}
 		tenant(name)
+	}
+	if f.kubeconfig != "" {
+		if len(f.namespaces) > 0 {
+			return nil, errors.New("--namespace and --kubeconfig both say which namespaces there are: one of them is enough")
+		}
+		return f.ofCluster(to)
 	}
 	var all []provision.Tenant
 	for _, name := range slices.Sorted(maps.Keys(tenants)) {

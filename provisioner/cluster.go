@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller/admission"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
+)
+
+// restConfig is how the cluster is reached.
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		cfg, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, errors.New("this is no pod with a service account: give --kubeconfig")
+		}
+		return cfg, err
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return cfg, nil
+}
+
+// listTimeout bounds the question for namespaces.
+const listTimeout = 30 * time.Second
+
+// ofCluster are the tenants by the same rules as the controller's. What is refused is told on
+// the standard error, and set up nowhere.
+func (f *installationFlags) ofCluster(to routing) ([]provision.Tenant, error) {
+	cfg, err := restConfig(f.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
+	defer cancel()
+	list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("failed to list the cluster's namespaces: %w", err)
+	}
+	var namespaces []controller.Namespace
+	for i := range list.Items {
+		ns := &list.Items[i]
+		label, labelled := ns.Labels[controller.Label]
+		namespaces = append(namespaces, controller.Namespace{Name: ns.Name, UID: string(ns.UID), Label: label, Labelled: labelled})
+	}
+	tenants, refusals := controller.Desired(namespaces, controller.Rules{Mode: to.mode, Exceptions: to.registry, Reserved: admission.DefaultReserved()})
+	for _, r := range refusals {
+		fmt.Fprintf(os.Stderr, "namespace %s: %s\n", r.Namespace, r.Reason)
+	}
+	return slices.DeleteFunc(tenants, func(t provision.Tenant) bool { return len(f.tenants) > 0 && !slices.Contains(f.tenants, t.Name) }), nil
+}
