@@ -35,6 +35,14 @@ func TestATenantsNameIsUsedOnce(t *testing.T) {
 	state, reason, _, _ = apply("uid-2")
 	require.Equal(t, "ready", state, reason)
 
+	before := changing(s)
+	said, code = provision(t, cw, "retire", "acme", "--dry-run")
+	require.Zero(t, code)
+	require.Equal(t, "pending", said.State)
+	for _, kind := range []string{"tag-group", "remove-policy", "set-trust", "tag-role"} {
+		require.Contains(t, string(said.Actions), `"`+kind+`"`)
+	}
+	require.Equal(t, before, changing(s), "a dry run writes nothing")
 	said, code = provision(t, cw, "retire", "acme")
 	require.Zero(t, code)
 	require.Equal(t, "retired", said.State)

@@ -77,11 +77,13 @@ Exit code 0: it is retired; 1: it is not ours to retire; 2: it could not be done
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.readOnly()
-			return f.one(cmd, args[0], func(s *session, t provision.Tenant) (provision.TenantStatus, int, error) {
+			return f.one(cmd, args[0], func(s *session, t provision.Tenant) (o outcome, err error) {
 				if dry {
-					return provision.TenantStatus{Tenant: t.Name, State: provision.StatePending, Reason: "dry run: its group would be tagged retired, and its reader role closed"}, 0, nil
+					o.TenantStatus, o.Actions, err = s.PlanRetire(cmd.Context(), t)
+					return o, err
 				}
-				return s.RetireTenant(cmd.Context(), t)
+				o.TenantStatus, o.Writes, err = s.RetireTenant(cmd.Context(), t)
+				return o, err
 			})
 		},
 	}
@@ -104,12 +106,13 @@ Exit code 0: it is reactivated; 1: it is not ours to reactivate; 2: it could not
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.readOnly()
-			return f.one(cmd, args[0], func(s *session, t provision.Tenant) (provision.TenantStatus, int, error) {
+			return f.one(cmd, args[0], func(s *session, t provision.Tenant) (o outcome, err error) {
 				for _, given := range f.namespaces {
 					name, uid, _ := strings.Cut(given, "=")
 					t.Namespaces = append(t.Namespaces, provision.Namespace{Name: name, UID: uid})
 				}
-				return s.Reactivate(cmd.Context(), t)
+				o.TenantStatus, o.Writes, err = s.Reactivate(cmd.Context(), t)
+				return o, err
 			})
 		},
 	}
@@ -122,10 +125,12 @@ Exit code 0: it is reactivated; 1: it is not ours to reactivate; 2: it could not
 type outcome struct {
 	provision.TenantStatus `yaml:",inline"`
 	Writes                 int `json:"writes" yaml:"writes"`
+	// Actions are what a dry run would do.
+	Actions []provision.Action `json:"actions,omitempty" yaml:"actions,omitempty"`
 }
 
 // one runs a command about one tenant, whose name is looked at before the first call.
-func (f *installationFlags) one(cmd *cobra.Command, name string, do func(*session, provision.Tenant) (provision.TenantStatus, int, error)) error {
+func (f *installationFlags) one(cmd *cobra.Command, name string, do func(*session, provision.Tenant) (outcome, error)) error {
 	if !tenancy.Label(name) {
 		return fmt.Errorf("%q is no tenant's name: it is a DNS label, lower-case letters, digits and -, up to 63", name)
 	}
@@ -133,19 +138,21 @@ func (f *installationFlags) one(cmd *cobra.Command, name string, do func(*sessio
 	if err != nil {
 		return err
 	}
-	status, writes, err := do(s, provision.Tenant{Name: name, Settings: s.routing.registry.Tenant(name)})
+	o, err := do(s, provision.Tenant{Name: name, Settings: s.routing.registry.Tenant(name)})
 	s.bar.end()
 	if err != nil {
 		return err
 	}
-	o := outcome{status, writes}
 	if err := encode(cmd.OutOrStdout(), f.output, o, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %s (%d writes)\n%s\n", status.Tenant, status.State, writes, status.Reason)
-		return err
+		fmt.Fprintf(w, "%s: %s (%d writes)\n%s\n", o.Tenant, o.State, o.Writes, o.Reason)
+		for _, a := range o.Actions {
+			fmt.Fprintf(w, "%s %s: %s -> %s\n", a.Kind, a.Target, a.Now, a.Will)
+		}
+		return nil
 	}); err != nil {
 		return err
 	}
-	if status.State == provision.StateRefused {
+	if o.State == provision.StateRefused {
 		return exitError(exitFound)
 	}
 	return nil

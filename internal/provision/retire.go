@@ -94,7 +94,7 @@ func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus,
 		return d.status, 0, nil
 	}
 	writes := 0
-	if d.group != nil && d.group.tags[tagState] != loggroup.StateRetired {
+	if d.stands() {
 		tags := map[string]string{tagState: loggroup.StateRetired, loggroup.TagCluster: p.in.Scope.Cluster}
 		if err := p.tag(ctx, d, tags); err != nil {
 			return p.failed(d, err)
@@ -102,9 +102,7 @@ func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus,
 		writes++
 	}
 	if d.role != nil {
-		plan := &planner{in: p.in, o: d.o}
-		plan.closeRole(t.Name, d.role, claim{state: StateRetired})
-		plan.unpod(t.Name, d.role.name)
+		plan := p.planRetire(d)
 		plan.result.Tenants = []TenantStatus{{Tenant: t.Name, State: StatePending}}
 		applied := p.apply(ctx, plan.result, d.o)
 		writes += applied.writes
@@ -117,6 +115,44 @@ func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus,
 	d.status.Reason = "its logs are kept, and nobody is left who may read them by its reader role"
 	p.log.Info("retired", "tenant", t.Name, "group", d.status.Group, "writes", writes)
 	return d.status, writes, nil
+}
+
+// stands reports whether the tenant's group is not marked as retired yet.
+func (d *tombstone) stands() bool {
+	return d.group != nil && d.group.tags[tagState] != loggroup.StateRetired
+}
+
+func (p *Provisioner) planRetire(d *tombstone) *planner {
+	plan := &planner{in: p.in, o: d.o}
+	plan.closeRole(d.tenant.Name, d.role, claim{state: StateRetired})
+	plan.unpod(d.tenant.Name, d.role.name)
+	return plan
+}
+
+// PlanRetire says what RetireTenant would do, and writes nothing.
+func (p *Provisioner) PlanRetire(ctx context.Context, t Tenant) (TenantStatus, []Action, error) {
+	d, err := p.look(ctx, t)
+	if err != nil || d.status.State == StateRefused {
+		if d == nil {
+			return TenantStatus{Tenant: t.Name, State: StateFailed, Reason: err.Error()}, nil, err
+		}
+		return d.status, nil, nil
+	}
+	var actions []Action
+	if d.stands() {
+		actions = append(actions, Action{
+			Tenant: t.Name, Layer: LayerGroup, Kind: TagGroup, Target: d.status.Group, Now: "state " + d.group.tags[tagState], Will: "state " + loggroup.StateRetired,
+			Reason: "no newcomer of the name gets it",
+		})
+	}
+	if d.role != nil {
+		actions = append(actions, p.planRetire(d).result.Actions...)
+	}
+	d.status.State, d.status.Reason = StatePending, fmt.Sprintf("a dry run: %d actions", len(actions))
+	if len(actions) == 0 {
+		d.status.State, d.status.Reason = StateRetired, "there is nothing to do"
+	}
+	return d.status, actions, nil
 }
 
 func (p *Provisioner) failed(d *tombstone, err error) (TenantStatus, int, error) {
