@@ -169,7 +169,7 @@ func NewKeeper(api API, cfg Config) *Keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
 		api: api, cfg: cfg, checked: checked, created: created, waiting: map[string]work{},
-		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{}), retentions: pace{max: maxRetentionRest},
+		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{}), retentions: pace{max: maxRetentionRest, halves: true},
 	}
 	go k.run()
 	return k

@@ -13,10 +13,13 @@ import (
 // them. A thousand nodes that start at once share 50 CreateLogStream calls a second:
 // what each of them calls in vain is the others' turn as well.
 type pace struct {
-	max   time.Duration // of a rest; 0 means maxRest
-	mu    sync.Mutex
-	steps int // how long the next rest is, the first none; what a throttled call adds, one that is not takes away
-	until time.Time
+	max time.Duration // of a rest; 0 means maxRest
+	// halves: a call that is not throttled takes half of the steps away, not one. Right where
+	// rests can be long and calls come one after the other.
+	halves bool
+	mu     sync.Mutex
+	steps  int // how long the next rest is, the first none; what a throttled call adds, one that is not takes away
+	until  time.Time
 }
 
 const (
@@ -57,6 +60,8 @@ func (p *pace) answered(c awsclient.Class, began, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case c != awsclient.ClassThrottled && p.halves:
+		p.steps /= 2
 	case c != awsclient.ClassThrottled:
 		p.steps = max(0, p.steps-1)
 	case began.Before(p.until):

@@ -138,3 +138,21 @@ func TestWhetherAYoungGroupWithItsRetentionIsMarkedIsLookedAtWithinADay(t *testi
 		require.Equal(t, int32(40), d.tags.Load())
 	})
 }
+
+func TestARestThatCanBeLongEndsSoonWhenCallsAreTakenAgain(t *testing.T) {
+	p := pace{max: 5 * time.Minute, halves: true}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for range 12 {
+		p.answered(awsclient.ClassThrottled, now, now)
+		now = now.Add(p.rest(now))
+	}
+	before := now
+	p.answered(awsclient.ClassThrottled, now, now)
+	require.GreaterOrEqual(t, p.rest(now), 150*time.Second)
+	now = before.Add(p.rest(before))
+	for range 2 {
+		p.answered(awsclient.ClassNone, now, now)
+	}
+	p.answered(awsclient.ClassThrottled, now, now)
+	require.Less(t, p.rest(now), 3*time.Second)
+}
