@@ -10,7 +10,7 @@ var decided = map[string]int{
 	"StartQuery": onGroup, "StartLiveTail": onGroup, "GetLogGroupFields": onGroup, "GetLogFields": onGroup, "GetLogObject": onGroup,
 	"CreateExportTask": onGroup, "PutSubscriptionFilter": onGroup, "DeleteSubscriptionFilter": onGroup, "DescribeSubscriptionFilters": onGroup,
 	"PutMetricFilter": onGroup, "DeleteMetricFilter": onGroup, "DescribeMetricFilters": onGroup,
-	"PutDataProtectionPolicy": onGroup, "DeleteDataProtectionPolicy": onGroup, "PutBearerTokenAuthentication": onGroup,
+	"PutDataProtectionPolicy": onGroup, "DeleteDataProtectionPolicy": onGroup,
 	"PutIndexPolicy": onGroup, "PutTransformer": onGroup, "CreateLogAnomalyDetector": onGroup,
 	"GetQueryResults": onNothing, "GetLogRecord": onNothing, "DescribeQueries": onNothing, "StopQuery": onNothing,
 	"PutResourcePolicy": onNothing, "DeleteResourcePolicy": onNothing, "PutAccountPolicy": onNothing, "DeleteAccountPolicy": onNothing,

@@ -737,6 +737,7 @@ func TestOtherWaysToAGroupAreDecidedAbout(t *testing.T) {
 		"another's fields":                       {"GetLogGroupFields", `{"logGroupIdentifier":"` + others + `"}`, false},
 		"an export of another's":                 {"CreateExportTask", `{"logGroupName":"` + others + `","destination":"b"}`, false},
 		"a subscription to another's":            {"PutSubscriptionFilter", `{"logGroupName":"` + others + `"}`, false},
+		"another's bearer tokens":                {"PutBearerTokenAuthentication", `{"logGroupIdentifier":"` + others + `","bearerTokenAuthenticationEnabled":true}`, false},
 		"a policy for the account":               {"PutAccountPolicy", `{}`, false},
 		"the results of somebody's query":        {"GetQueryResults", `{"queryId":"q"}`, false},
 	} {

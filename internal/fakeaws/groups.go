@@ -207,6 +207,36 @@ func (r *putDeletionProtection) do(s *account, _ *Call) (any, *APIError) {
 	})
 }
 
+// putBearerToken takes a name or an ARN, as its description says; the pattern and the 512 characters that stand there too
+// are a name's.
+type putBearerToken struct {
+	Identifier *string `json:"logGroupIdentifier"`
+	Enabled    *bool   `json:"bearerTokenAuthenticationEnabled"`
+}
+
+func (r *putBearerToken) target(s *account) (group, stream string) {
+	return s.groupName(r.Identifier), ""
+}
+
+func (r *putBearerToken) do(s *account, _ *Call) (any, *APIError) {
+	var c constraints
+	c.required("logGroupIdentifier", r.Identifier, ruleIdentifier)
+	if r.Enabled == nil {
+		c.fail("null", "bearerTokenAuthenticationEnabled", memberNotNull)
+	}
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	name, err := s.groupOf(*r.Identifier)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.update(name, func(g *group) *APIError {
+		g.bearer = *r.Enabled
+		return nil
+	})
+}
+
 // groupName is groupOf for a Call: an identifier that names no group here is passed on as it is.
 func (s *account) groupName(identifier *string) string {
 	if name, err := s.groupOf(deref(identifier)); err == nil {
@@ -407,7 +437,7 @@ func (r *describeLogGroups) do(s *account, _ *Call) (any, *APIError) {
 		if r.Pattern == nil {
 			days, policy := s.effectiveRetention(g)
 			item.logGroupMore = &logGroupMore{
-				Protected: g.protected, KMSKey: g.kmsKey, LogGroupARN: s.groupARN(name), Class: g.class,
+				BearerToken: g.bearer, Protected: g.protected, KMSKey: g.kmsKey, LogGroupARN: s.groupARN(name), Class: g.class,
 				RetentionInDays: days, RetentionPolicy: policy, StoredBytes: g.stored.Load(),
 			}
 		}

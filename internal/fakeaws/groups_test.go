@@ -273,6 +273,24 @@ func TestKMSKey(t *testing.T) {
 	requireCode(t, associate(logs.AssociateKmsKeyInput{LogGroupName: aws.String("g"), KmsKeyId: aws.String("alias/x")}), "InvalidParameterException", "KMS")
 }
 
+func TestBearerTokens(t *testing.T) {
+	f := start(t, fakeaws.Config{})
+	f.createGroup(t, "g")
+	set := func(identifier string, on *bool) error {
+		_, err := f.client.PutBearerTokenAuthentication(t.Context(), &logs.PutBearerTokenAuthenticationInput{LogGroupIdentifier: &identifier, BearerTokenAuthenticationEnabled: on})
+		return err
+	}
+	require.NoError(t, set("g", aws.Bool(true)))
+	require.True(t, *f.describe(t, "g").BearerTokenAuthenticationEnabled)
+	require.True(t, f.Groups()[0].BearerTokens)
+	require.NoError(t, set(groupARN("g"), aws.Bool(false)))
+	require.False(t, *f.describe(t, "g").BearerTokenAuthenticationEnabled)
+	require.False(t, f.Groups()[0].BearerTokens)
+	requireCode(t, set("none", aws.Bool(false)), "ResourceNotFoundException", "group")
+	requireCode(t, set(groupARN("g")+":*", aws.Bool(false)), "InvalidParameterException", "")
+	require.Equal(t, "InvalidParameterException", f.send(t, raw{operation: "PutBearerTokenAuthentication", body: `{"logGroupIdentifier":"g"}`}).code)
+}
+
 func TestDeletion(t *testing.T) {
 	f := withStream(t, fakeaws.Config{})
 	protect := func(identifier string, on bool) error {

@@ -68,6 +68,7 @@ var kmsOperations = map[string]func(body []byte, allowUnknown bool) (serviceRequ
 	"GetKeyPolicy":         inKMS[getKeyPolicy],
 	"GetKeyRotationStatus": inKMS[getKeyRotationStatus],
 	"ListAliases":          inKMS[listAliases],
+	"ListKeys":             inKMS[listKeys],
 	"ListResourceTags":     inKMS[listResourceTags],
 	"PutKeyPolicy":         inKMS[putKeyPolicy],
 	"TagResource":          inKMS[tagKey],

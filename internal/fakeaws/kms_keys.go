@@ -155,9 +155,6 @@ func (r *createKey) do(s *account, caller identity) (any, *APIError) {
 	if r.Policy != nil {
 		policy = *r.Policy
 	}
-	if err := s.checkKeyPolicy(policy, deref(r.Bypass), caller); err != nil {
-		return nil, err
-	}
 	tags, err := withKMSTags(nil, r.Tags)
 	if err != nil {
 		return nil, err
@@ -166,6 +163,9 @@ func (r *createKey) do(s *account, caller identity) (any, *APIError) {
 	k := &kmsKey{
 		id: id, arn: s.regionalARN("kms", "key/"+id), created: s.now(), description: deref(r.Description), policy: policy, enabled: true,
 		tags: tags,
+	}
+	if err := s.checkKeyPolicy(policy, deref(r.Bypass), caller, k.arn, tags); err != nil {
+		return nil, err
 	}
 	s.kms.mu.Lock()
 	defer s.kms.mu.Unlock()
@@ -205,7 +205,16 @@ func (r *putKeyPolicy) do(s *account, caller identity) (any, *APIError) {
 	if r.Name != nil && *r.Name != "default" {
 		return nil, kmsInvalid("The only valid policy name is default.")
 	}
-	if err := s.checkKeyPolicy(deref(r.Policy), deref(r.Bypass), caller); err != nil {
+	var arn string
+	var tags map[string]string
+	err := s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
+		arn, tags = k.arn, k.tags // replaced as a whole, never changed
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkKeyPolicy(deref(r.Policy), deref(r.Bypass), caller, arn, tags); err != nil {
 		return nil, err
 	}
 	return nil, s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
@@ -330,6 +339,36 @@ func (r *listAliases) do(s *account, _ identity) (any, *APIError) {
 	return out, nil
 }
 
+type listKeys struct {
+	Limit  *int64  `json:"Limit"`
+	Marker *string `json:"Marker"`
+}
+
+func (r *listKeys) about(*Call) {}
+
+func (r *listKeys) asks(*account) []permission { return []permission{{}} }
+
+func (r *listKeys) do(s *account, _ identity) (any, *APIError) {
+	s.kms.mu.RLock()
+	defer s.kms.mu.RUnlock()
+	ids, more, err := pageOfKMS(r.Marker, r.Limit, 1_000, 100, slices.Collect(maps.Keys(s.kms.keys)), "ListKeys")
+	if err != nil {
+		return nil, err
+	}
+	type entry struct {
+		ARN string `json:"KeyArn"`
+		ID  string `json:"KeyId"`
+	}
+	out := struct {
+		Keys []entry `json:"Keys"`
+		kmsPage
+	}{[]entry{}, more}
+	for _, id := range ids {
+		out.Keys = append(out.Keys, entry{s.kms.keys[id].arn, id})
+	}
+	return out, nil
+}
+
 type enableKeyRotation struct {
 	Key    *string `json:"KeyId"`
 	Period *int64  `json:"RotationPeriodInDays"`
@@ -442,8 +481,11 @@ func (r *listResourceTags) do(s *account, _ identity) (any, *APIError) {
 	return out, err
 }
 
-// checkKeyPolicy checks a key's policy. KMS refuses one under which the caller could not change it again.
-func (s *account) checkKeyPolicy(policy string, bypass bool, caller identity) *APIError {
+// checkKeyPolicy checks the policy of a key with these tags. KMS refuses one "that doesn't allow the calling principal to
+// make a subsequent PutKeyPolicy request" (CreateKey); how it finds out is unverified. Here the whole of that request is
+// decided, the caller's own policies included where the key's leaves it to them, with the key's tags as aws:ResourceTag:
+// those that CreateKey brings are taken for the key's.
+func (s *account) checkKeyPolicy(policy string, bypass bool, caller identity, arn string, tags map[string]string) *APIError {
 	if len(policy) > maxKeyPolicy {
 		return &APIError{Code: "LimitExceededException", Message: fmt.Sprintf("The key policy is larger than %d bytes.", maxKeyPolicy)}
 	}
@@ -456,7 +498,7 @@ func (s *account) checkKeyPolicy(policy string, bypass bool, caller identity) *A
 			return &APIError{Code: "MalformedPolicyDocumentException", Message: "A statement of the key policy has no principal."}
 		}
 	}
-	again := permission{action: "kms:PutKeyPolicy", resource: s.regionalARN("kms", "key/new"), keyPolicy: &policy}
+	again := permission{action: "kms:PutKeyPolicy", resource: arn, context: resourceTagKeys(tags), keyPolicy: &policy}
 	if allowed, _ := s.permits(caller, again); s.cfg.Enforce && !bypass && !allowed {
 		return &APIError{Code: "MalformedPolicyDocumentException", Message: "The new key policy will not allow you to update the key policy in the future."}
 	}

@@ -84,8 +84,71 @@ func TestKeys(t *testing.T) {
 	_, err = c.EnableKeyRotation(t.Context(), &kms.EnableKeyRotationInput{KeyId: key.KeyId})
 	requireCode(t, err, "KMSInvalidStateException", "")
 	require.False(t, f.SetKeyState(*key.Arn+"x", true, false))
-	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	_, err = c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: key.KeyId})
 	requireCode(t, err, "UnknownOperationException", "")
+}
+
+func TestKeysAreListedPageByPage(t *testing.T) {
+	f := start(t, fakeaws.Config{})
+	c := newKMS(f.url, exampleCredentials)
+	var want, got []string
+	for range 101 {
+		out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{})
+		require.NoError(t, err)
+		want = append(want, *out.KeyMetadata.Arn)
+	}
+	first, err := c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	require.Len(t, first.Keys, 100)
+	require.True(t, first.Truncated)
+	for p := kms.NewListKeysPaginator(c, &kms.ListKeysInput{Limit: aws.Int32(40)}); p.HasMorePages(); {
+		page, err := p.NextPage(t.Context())
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(page.Keys), 40)
+		for _, k := range page.Keys {
+			require.True(t, strings.HasSuffix(*k.KeyArn, ":key/"+*k.KeyId))
+			got = append(got, *k.KeyArn)
+		}
+	}
+	require.ElementsMatch(t, want, got)
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{Limit: aws.Int32(1_001)})
+	requireCode(t, err, "ValidationException", "limit")
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{Marker: aws.String("x")})
+	requireCode(t, err, "InvalidMarkerException", "")
+}
+
+// The key's tags count where it is decided whether its policy leaves the caller the next change.
+func TestALockOutIsJudgedWithTheKeysTags(t *testing.T) {
+	f := startEnforcing(t)
+	const mayChangeAcmes = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["kms:CreateKey","kms:TagResource"],"Resource":"*"},
+		{"Effect":"Allow","Action":"kms:PutKeyPolicy","Resource":"*","Condition":{"StringEquals":{"aws:ResourceTag/tenant":"acme"}}}]}`
+	c := newKMS(f.url, assume(t, f.sts, role(t, f.iam, "r", trustSelf, mayChangeAcmes)))
+	create := func(tags ...types.Tag) (string, error) {
+		out, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{Tags: tags, Policy: aws.String(keyPolicy("g"))})
+		if err != nil {
+			return "", err
+		}
+		return *out.KeyMetadata.KeyId, nil
+	}
+	tag := func(tenant string) types.Tag { return types.Tag{TagKey: aws.String("tenant"), TagValue: &tenant} }
+	for name, tags := range map[string][]types.Tag{"no tags": nil, "another's": {tag("globex")}} {
+		_, err := create(tags...)
+		require.Error(t, err, name)
+		requireCode(t, err, "MalformedPolicyDocumentException", "will not allow you to update")
+	}
+	id, err := create(tag("acme"))
+	require.NoError(t, err)
+	put := func(policy string) error {
+		_, err := c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: &id, Policy: &policy})
+		return err
+	}
+	require.NoError(t, put(keyPolicy("h")))
+	requireCode(t, put(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::999999999999:root"},"Action":"kms:*","Resource":"*"}}`),
+		"MalformedPolicyDocumentException", "will not allow you to update")
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	requireCode(t, err, "AccessDeniedException", "kms:ListKeys on resource: *")
+	_, err = newKMS(f.url, exampleCredentials).PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: aws.String("none"), Policy: aws.String(keyPolicy("g"))})
+	require.Error(t, err, "there is no such key")
 }
 
 func TestKeyPoliciesDecide(t *testing.T) {

@@ -225,6 +225,7 @@ var operations = map[string]func(body []byte, allowUnknown bool) (request, error
 	"FilterLogEvents":               decoder[filterLogEvents],
 	"GetLogEvents":                  decoder[getLogEvents],
 	"ListTagsForResource":           decoder[listTagsForResource],
+	"PutBearerTokenAuthentication":  decoder[putBearerToken],
 	"PutLogEvents":                  decodePutLogEvents,
 	"PutLogGroupDeletionProtection": decoder[putDeletionProtection],
 	"PutRetentionPolicy":            decoder[putRetentionPolicy],

@@ -97,6 +97,7 @@ type Group struct {
 	KMSKeyID           string            `json:"kmsKeyId,omitempty"`
 	RetentionInDays    int               `json:"retentionInDays"` // effective; 0: events never expire
 	DeletionProtection bool              `json:"deletionProtection"`
+	BearerTokens       bool              `json:"bearerTokens"` // bearer tokens open it
 	CreationTime       int64             `json:"creationTime"` // milliseconds since 1970
 	Tags               map[string]string `json:"tags"`
 	StoredBytes        int64             `json:"storedBytes"` // as PutLogEvents counts
@@ -132,7 +133,7 @@ func (s *account) listGroups() []Group {
 		days, _ := s.effectiveRetention(g)
 		out := Group{
 			Name: g.name, ARN: s.groupARN(g.name), Class: g.class, KMSKeyID: g.kmsKey,
-			RetentionInDays: int(days), DeletionProtection: g.protected, CreationTime: millis(g.created),
+			RetentionInDays: int(days), DeletionProtection: g.protected, BearerTokens: g.bearer, CreationTime: millis(g.created),
 			Tags: maps.Clone(g.tags), StoredBytes: g.stored.Load(), Events: g.eventCount.Load(),
 			Streams: make([]Stream, 0, len(g.streams)),
 		}

@@ -18,6 +18,7 @@ type group struct {
 	created    time.Time
 	retention  int64 // days; 0 means that events never expire
 	protected  bool
+	bearer     bool // open to bearer tokens
 	tags       map[string]string
 	streams    map[string]*stream
 	stored     atomic.Int64 // bytes, as PutLogEvents counts them

@@ -2,15 +2,14 @@ package provision
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/eks"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient/control"
@@ -18,42 +17,26 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 )
 
-// listedKMS is the stand-in's KMS with the one call it does not have: the keys made through
-// it, whatever became of their answers.
-type listedKMS struct {
-	*kms.Client
-	made []string
-	// crash stops the caller once the key is made.
-	crash bool
-}
-
-func (l *listedKMS) CreateKey(_ context.Context, in *kms.CreateKeyInput, options ...func(*kms.Options)) (*kms.CreateKeyOutput, error) {
-	out, err := l.Client.CreateKey(context.Background(), in, options...)
-	if err == nil {
-		l.made = append(l.made, *out.KeyMetadata.KeyId)
-		if l.crash {
-			return nil, errors.New("the answer is lost")
-		}
+// tenantKeys are the ids of all keys there are.
+func (a *testAccount) tenantKeys(t testing.TB) (ids []string) {
+	t.Helper()
+	out, err := a.kms.ListKeys(context.Background(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	for _, k := range out.Keys {
+		ids = append(ids, *k.KeyId)
 	}
-	return out, err
-}
-
-func (l *listedKMS) ListKeys(context.Context, *kms.ListKeysInput, ...func(*kms.Options)) (*kms.ListKeysOutput, error) {
-	out := &kms.ListKeysOutput{}
-	for _, id := range l.made {
-		out.Keys = append(out.Keys, kmstypes.KeyListEntry{KeyId: &id})
-	}
-	return out, nil
+	return ids
 }
 
 func TestEachTenantHasAKeyMadeOnceWhateverIsInterrupted(t *testing.T) {
 	for _, at := range []string{"", "CreateKey's answer", "kms:CreateAlias", "kms:EnableKeyRotation", "CreateLogGroup"} {
 		t.Run(at, func(t *testing.T) {
 			a := newAccount(t, fakeaws.Config{})
-			keys := &listedKMS{Client: a.kms, crash: at == "CreateKey's answer"}
-			a.cloud.KMS = keys
 			var failed atomic.Bool
 			a.SetIntercept(func(c fakeaws.Call) error {
+				if at == "CreateKey's answer" && c.Operation == "kms:CreateKey" && failed.CompareAndSwap(false, true) {
+					return fakeaws.ErrAnswerLost
+				}
 				if c.Operation == at && !strings.HasPrefix(c.LogGroup, "/eks/platform") && !strings.HasPrefix(c.LogGroup, "/eks/quarantine") && failed.CompareAndSwap(false, true) {
 					return &fakeaws.APIError{Code: "AccessDeniedException", Message: "killed"}
 				}
@@ -65,17 +48,39 @@ func TestEachTenantHasAKeyMadeOnceWhateverIsInterrupted(t *testing.T) {
 			if at != "" {
 				require.Equal(t, StateFailed, status(t, r, "acme").State)
 				require.Nil(t, a.role(t, a.provisioner(t, "c1"), "acme"), "nobody is given what is not ready")
-				keys.crash = false
 				r = reconciled(t, a.provisioner(t, "c1", own), acme)
 			}
 			require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
-			require.Len(t, keys.made, 1)
-			require.Equal(t, "arn:aws:kms:us-east-1:123456789012:key/"+keys.made[0], a.group(t, "/eks/tenants/acme").KMSKeyID)
+			keys := a.tenantKeys(t)
+			require.Len(t, keys, 1)
+			require.Equal(t, "arn:aws:kms:us-east-1:123456789012:key/"+keys[0], a.group(t, "/eks/tenants/acme").KMSKeyID)
 			p := a.provisioner(t, "c1", own)
 			require.Zero(t, reconciled(t, p, acme).Actions)
 			require.Zero(t, reconciled(t, p, acme).Actions)
 		})
 	}
+}
+
+func TestBearerTokensAreClosedAndStayClosed(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	p := a.provisioner(t, "c1")
+	acme := tenantOf("acme", "uid-1")
+	reconciled(t, p, acme)
+	names := []string{"/eks/tenants/acme", "/eks/quarantine/acme", "/eks/platform"}
+	for _, name := range names {
+		_, err := a.logs.PutBearerTokenAuthentication(context.Background(), &cloudwatchlogs.PutBearerTokenAuthenticationInput{LogGroupIdentifier: &name, BearerTokenAuthenticationEnabled: aws.Bool(true)})
+		require.NoError(t, err)
+		require.True(t, a.group(t, name).BearerTokens)
+	}
+	r := reconciled(t, p, acme)
+	require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
+	require.Equal(t, len(names), r.Writes)
+	require.Equal(t, len(names), r.Repaired["group"], "%+v", r)
+	for _, name := range names {
+		require.False(t, a.group(t, name).BearerTokens, name)
+	}
+	require.Zero(t, reconciled(t, p, acme).Writes)
+	require.Zero(t, reconciled(t, a.provisioner(t, "c1"), acme).Writes)
 }
 
 func TestPodIdentityAssociationsFollowTheClaim(t *testing.T) {
