@@ -64,6 +64,7 @@ var kmsOperations = map[string]func(body []byte, allowUnknown bool) (serviceRequ
 	"CreateAlias":          inKMS[createAlias],
 	"CreateKey":            inKMS[createKey],
 	"DescribeKey":          inKMS[describeKey],
+	"DisableKeyRotation":   inKMS[disableKeyRotation],
 	"EnableKeyRotation":    inKMS[enableKeyRotation],
 	"GetKeyPolicy":         inKMS[getKeyPolicy],
 	"GetKeyRotationStatus": inKMS[getKeyRotationStatus],

@@ -138,6 +138,8 @@ func (r *createKey) about(*Call) {}
 func (r *createKey) asks(*account) []permission {
 	asked := []permission{{context: kmsTagKeys(r.Tags)}}
 	if len(r.Tags) > 0 {
+		// "To add tags while creating a KMS key, the principal must have permission in an IAM policy that isn't restricted to
+		// particular KMS keys" (KMS Developer Guide).
 		asked = append(asked, permission{action: "kms:TagResource", context: kmsTagKeys(r.Tags)})
 	}
 	return asked
@@ -393,6 +395,26 @@ func (r *enableKeyRotation) do(s *account, _ identity) (any, *APIError) {
 			return err
 		}
 		k.rotation, k.period = true, period
+		return nil
+	})
+}
+
+type disableKeyRotation struct {
+	Key *string `json:"KeyId"`
+}
+
+func (r *disableKeyRotation) about(c *Call) { c.Entity = deref(r.Key) }
+
+func (r *disableKeyRotation) asks(s *account) []permission {
+	return []permission{s.forKey(r.Key, false)}
+}
+
+func (r *disableKeyRotation) do(s *account, _ identity) (any, *APIError) {
+	return nil, s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
+		if err := usable(k); err != nil {
+			return err
+		}
+		k.rotation, k.period = false, 0
 		return nil
 	})
 }

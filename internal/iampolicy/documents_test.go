@@ -271,6 +271,44 @@ func TestTheProvisionerCannotRaiseItselfNorAnybody(t *testing.T) {
 	require.False(t, ask("iam:PassRole", reader, map[string][]string{"iam:passedtoservice": {"ec2.amazonaws.com"}}))
 }
 
+func TestTheProvisionerChangesNoKeyButItsClusters(t *testing.T) {
+	s := scope(t, "us-east-1")
+	d := s.Provisioner()
+	tags := func(of, cluster string) map[string][]string {
+		return map[string][]string{strings.ToLower(of + tenancy.TagCluster): {cluster}}
+	}
+	both := tags(requestTag, s.Cluster)
+	maps.Copy(both, tags(resourceTag, s.Cluster))
+	foreign := tags(requestTag, s.Cluster)
+	maps.Copy(foreign, tags(resourceTag, "other"))
+	for _, x := range []struct {
+		name, action, resource string
+		context                map[string][]string
+		allowed                bool
+	}{
+		{"a key with our tag", "kms:CreateKey", "*", tags(requestTag, s.Cluster), true},
+		{"a key with another's tag", "kms:CreateKey", "*", tags(requestTag, "other"), false},
+		{"a key without tags", "kms:CreateKey", "*", nil, false},
+		{"its tags", "kms:TagResource", "*", tags(requestTag, s.Cluster), true},
+		{"its tags, should they count as a key's already", "kms:TagResource", "*", both, true},
+		{"another's tags", "kms:TagResource", "*", tags(requestTag, "other"), false},
+		{"our tag on another's key", "kms:TagResource", s.kms("key/1"), foreign, false},
+		{"our key's policy", "kms:PutKeyPolicy", s.kms("key/1"), tags(resourceTag, s.Cluster), true},
+		{"another's key's policy", "kms:PutKeyPolicy", s.kms("key/1"), tags(resourceTag, "other"), false},
+		{"nobody's key's policy", "kms:PutKeyPolicy", s.kms("key/1"), nil, false},
+		{"our key's alias", "kms:CreateAlias", s.kms("key/1"), tags(resourceTag, s.Cluster), true},
+		{"our alias", "kms:CreateAlias", s.kms("alias/eks-tenant-logs/" + s.Cluster + "/acme"), nil, true},
+		{"another's alias", "kms:CreateAlias", s.kms("alias/eks-tenant-logs/other/acme"), nil, false},
+		{"use of our key", "kms:Decrypt", s.kms("key/1"), tags(resourceTag, s.Cluster), false},
+		{"deletion of our key", "kms:ScheduleKeyDeletion", s.kms("key/1"), tags(resourceTag, s.Cluster), false},
+		{"switching our key off", "kms:DisableKey", s.kms("key/1"), tags(resourceTag, s.Cluster), false},
+		{"the end of its rotation", "kms:DisableKeyRotation", s.kms("key/1"), tags(resourceTag, s.Cluster), false},
+	} {
+		got := Evaluate(Request{Action: x.action, Resource: x.resource, Context: x.context}, Policies{Identity: []*Document{d}, SameAccount: true}).Allowed
+		require.Equal(t, x.allowed, got, x.name)
+	}
+}
+
 func TestNobodyDeletesAndOnlyReadersAndReplayRead(t *testing.T) {
 	s := scope(t, "us-east-1")
 	reading := map[string]bool{"reader": true, "reader-abac": true, "boundary": true, "replay": true}

@@ -54,7 +54,13 @@ func (s Scope) Provisioner(roles ...string) *Document {
 		allow("PassReaders", []string{"iam:GetRole", "iam:PassRole"}, readers).when("StringEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
 		// Keys.
 		allow("LookAtKeys", []string{"kms:ListAliases", "kms:ListKeys", "kms:ListResourceTags"}, "*"),
-		s.ofCluster(allow("CreateKeys", []string{"kms:CreateKey", "kms:TagResource"}, "*"), requestTag),
+		s.ofCluster(allow("CreateKeys", []string{"kms:CreateKey"}, "*"), requestTag),
+		// Tags come with CreateKey, and for that the permission may not be held to certain keys (KMS Developer Guide,
+		// "Controlling access to tags"); nothing tells a key that is made from one that is there. What can be held is
+		// that another cluster's key does not become ours. A key without our tag could, where its policy leaves it to
+		// the account who changes it.
+		s.ofCluster(allow("TagNewKeys", []string{"kms:TagResource"}, "*"), requestTag).
+			when("StringEqualsIfExists", resourceTag+tenancy.TagCluster, s.Cluster),
 		s.ofCluster(allow("OurKeys", []string{"kms:CreateAlias", "kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
 	)

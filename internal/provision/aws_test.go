@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/eks"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
@@ -33,6 +34,7 @@ type testAccount struct {
 	logs  *awsclient.Client
 	iam   *iam.Client
 	kms   *kms.Client
+	eks   *eks.Client
 	cloud Cloud
 }
 
@@ -66,7 +68,9 @@ func (a *testAccount) connect(t testing.TB) {
 	require.NoError(t, err)
 	a.kms, err = control.NewKMS(c, a.url)
 	require.NoError(t, err)
-	a.cloud = Cloud{Logs: c, IAM: a.iam, KMS: a.kms, As: func(r awsclient.Role) Logs { return c.As(r) }}
+	a.eks, err = control.NewEKS(c, a.url)
+	require.NoError(t, err)
+	a.cloud = Cloud{Logs: c, IAM: a.iam, KMS: a.kms, EKS: a.eks, As: func(r awsclient.Role) Logs { return c.As(r) }}
 }
 
 // boundary makes a cluster's boundary, which reader roles can't be made without.

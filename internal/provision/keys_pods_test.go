@@ -2,19 +2,16 @@ package provision
 
 import (
 	"context"
-	"strings"
+	"fmt"
 	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/eks"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient/control"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 )
 
 // tenantKeys are the ids of all keys there are.
@@ -29,35 +26,41 @@ func (a *testAccount) tenantKeys(t testing.TB) (ids []string) {
 }
 
 func TestEachTenantHasAKeyMadeOnceWhateverIsInterrupted(t *testing.T) {
-	for _, at := range []string{"", "CreateKey's answer", "kms:CreateAlias", "kms:EnableKeyRotation", "CreateLogGroup"} {
-		t.Run(at, func(t *testing.T) {
-			a := newAccount(t, fakeaws.Config{})
-			var failed atomic.Bool
-			a.SetIntercept(func(c fakeaws.Call) error {
-				if at == "CreateKey's answer" && c.Operation == "kms:CreateKey" && failed.CompareAndSwap(false, true) {
-					return fakeaws.ErrAnswerLost
+	for _, enforce := range []bool{false, true} {
+		for _, at := range []string{"nowhere", "CreateKey's answer", "kms:CreateAlias", "kms:EnableKeyRotation", "CreateLogGroup"} {
+			t.Run(fmt.Sprintf("%s, enforced %t", at, enforce), func(t *testing.T) {
+				a := newAccount(t, fakeaws.Config{Enforce: enforce})
+				another := func() *Provisioner { return a.provisioner(t, "c1", withKeys) }
+				if enforce {
+					another, _ = a.asItself(t, "c1", withKeys)
 				}
-				if c.Operation == at && !strings.HasPrefix(c.LogGroup, "/eks/platform") && !strings.HasPrefix(c.LogGroup, "/eks/quarantine") && failed.CompareAndSwap(false, true) {
-					return &fakeaws.APIError{Code: "AccessDeniedException", Message: "killed"}
+				var failed atomic.Bool
+				a.SetIntercept(func(c fakeaws.Call) error {
+					switch {
+					case c.LogGroup != "" && c.LogGroup != "/eks/tenants/acme":
+					case at == "CreateKey's answer" && c.Operation == "kms:CreateKey" && failed.CompareAndSwap(false, true):
+						return fakeaws.ErrAnswerLost
+					case c.Operation == at && failed.CompareAndSwap(false, true):
+						return &fakeaws.APIError{Code: "AccessDeniedException", Message: "killed"}
+					}
+					return nil
+				})
+				acme := tenantOf("acme", "uid-1")
+				r := reconciled(t, another(), acme)
+				if at != "nowhere" {
+					require.Equal(t, StateFailed, status(t, r, "acme").State)
+					require.Nil(t, a.role(t, another(), "acme"), "nobody is given what is not ready")
+					r = reconciled(t, another(), acme)
 				}
-				return nil
+				require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
+				keys := a.tenantKeys(t)
+				require.Len(t, keys, 1)
+				require.Equal(t, "arn:aws:kms:us-east-1:123456789012:key/"+keys[0], a.group(t, "/eks/tenants/acme").KMSKeyID)
+				p := another()
+				require.Zero(t, reconciled(t, p, acme).Actions)
+				require.Zero(t, reconciled(t, p, acme).Actions)
 			})
-			own := func(in *Installation) { in.KeyPerTenant = true }
-			acme := tenantOf("acme", "uid-1")
-			r := reconciled(t, a.provisioner(t, "c1", own), acme)
-			if at != "" {
-				require.Equal(t, StateFailed, status(t, r, "acme").State)
-				require.Nil(t, a.role(t, a.provisioner(t, "c1"), "acme"), "nobody is given what is not ready")
-				r = reconciled(t, a.provisioner(t, "c1", own), acme)
-			}
-			require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
-			keys := a.tenantKeys(t)
-			require.Len(t, keys, 1)
-			require.Equal(t, "arn:aws:kms:us-east-1:123456789012:key/"+keys[0], a.group(t, "/eks/tenants/acme").KMSKeyID)
-			p := a.provisioner(t, "c1", own)
-			require.Zero(t, reconciled(t, p, acme).Actions)
-			require.Zero(t, reconciled(t, p, acme).Actions)
-		})
+		}
 	}
 }
 
@@ -68,9 +71,7 @@ func TestBearerTokensAreClosedAndStayClosed(t *testing.T) {
 	reconciled(t, p, acme)
 	names := []string{"/eks/tenants/acme", "/eks/quarantine/acme", "/eks/platform"}
 	for _, name := range names {
-		_, err := a.logs.PutBearerTokenAuthentication(context.Background(), &cloudwatchlogs.PutBearerTokenAuthenticationInput{LogGroupIdentifier: &name, BearerTokenAuthenticationEnabled: aws.Bool(true)})
-		require.NoError(t, err)
-		require.True(t, a.group(t, name).BearerTokens)
+		a.openBearer(t, name)
 	}
 	r := reconciled(t, p, acme)
 	require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
@@ -86,14 +87,8 @@ func TestBearerTokensAreClosedAndStayClosed(t *testing.T) {
 func TestPodIdentityAssociationsFollowTheClaim(t *testing.T) {
 	a := newAccount(t, fakeaws.Config{})
 	a.Account(account).AddCluster("c1")
-	api, err := control.NewEKS(a.logs, a.url)
-	require.NoError(t, err)
-	a.cloud.EKS = api
-	pods := func(in *Installation) {
-		in.Trust = iampolicy.Trust{PodIdentity: []iampolicy.ServiceAccount{{Namespace: "$(namespace)", Name: "log-reader"}}}
-	}
 	list := func() []string {
-		out, err := api.ListPodIdentityAssociations(context.Background(), &eks.ListPodIdentityAssociationsInput{ClusterName: aws.String("c1")})
+		out, err := a.eks.ListPodIdentityAssociations(context.Background(), &eks.ListPodIdentityAssociationsInput{ClusterName: aws.String("c1")})
 		require.NoError(t, err)
 		var names []string
 		for _, s := range out.Associations {
@@ -101,13 +96,13 @@ func TestPodIdentityAssociationsFollowTheClaim(t *testing.T) {
 		}
 		return names
 	}
-	p := a.provisioner(t, "c1", pods)
+	p := a.provisioner(t, "c1", withPods)
 	acme := tenantOf("acme", "uid-1")
 	r := reconciled(t, p, acme)
 	require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
 	require.Equal(t, []string{"tenant-acme/log-reader"}, list())
 	require.Zero(t, reconciled(t, p, acme).Actions)
-	require.Zero(t, reconciled(t, a.provisioner(t, "c1", pods), acme).Actions)
+	require.Zero(t, reconciled(t, a.provisioner(t, "c1", withPods), acme).Actions)
 	reconciled(t, p, tenantOf("acme", "uid-2"))
 	require.Empty(t, list(), "the newcomer's pods get no role")
 }
