@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/stretchr/testify/require"
@@ -49,27 +53,51 @@ func TestARestGrowsWithEveryThrottledCallAndShrinksWithEveryOther(t *testing.T) 
 	between(time.Second, 2*time.Second, rest())
 }
 
-func TestAThrottledStreamFailsSoonAndTheOthersAreNotAskedFor(t *testing.T) {
-	s, api := fake(t, fakeaws.Config{})
-	_, err := api.CreateLogGroup(context.Background(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g")})
-	require.NoError(t, err)
-	throttled := atomic.Bool{}
-	throttled.Store(true)
-	s.SetIntercept(func(c fakeaws.Call) error {
-		if c.Operation == "CreateLogStream" && throttled.Load() {
-			return &fakeaws.APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
-		}
-		return nil
-	})
-	k := keeper(t, api, true, nil)
-	for i := range 20 {
-		err := k.EnsureStream(context.Background(), spec("/g"), fmt.Sprint("s", i))
-		require.Equal(t, awsclient.ClassThrottled, awsclient.Classify(err), err)
+// inProcess hands requests to the stand-in without a network, which virtual time does not
+// wait for.
+type inProcess struct{ http.Handler }
+
+func (p inProcess) Do(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	in := r.Clone(r.Context())
+	in.Host, in.RequestURI = r.URL.Host, r.URL.RequestURI()
+	if r.ContentLength > 0 {
+		in.Header.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
-	// Two calls of five attempts. A third may fit in where the 20 take as long as the first rest.
-	require.LessOrEqual(t, s.CallCount("CreateLogStream"), 15)
-	throttled.Store(false)
-	require.Eventually(t, func() bool { return k.EnsureStream(context.Background(), spec("/g"), "s") == nil }, 30*time.Second, 10*time.Millisecond)
+	p.ServeHTTP(answer, in)
+	return answer.Result(), nil
+}
+
+// In virtual time, for what the SDK waits between its attempts.
+func TestAThrottledStreamFailsSoonAndTheOthersAreNotAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fakeaws.New(fakeaws.Config{})
+		api := cloudwatchlogs.New(cloudwatchlogs.Options{
+			Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1"), HTTPClient: inProcess{s}, Retryer: awsclient.Retryer(),
+			Credentials: credentials.NewStaticCredentialsProvider(fakeaws.DefaultAccessKeyID, fakeaws.DefaultSecretAccessKey, ""),
+		})
+		_, err := api.CreateLogGroup(context.Background(), &cloudwatchlogs.CreateLogGroupInput{LogGroupName: aws.String("/g")})
+		require.NoError(t, err)
+		throttled := atomic.Bool{}
+		throttled.Store(true)
+		s.SetIntercept(func(c fakeaws.Call) error {
+			if c.Operation == "CreateLogStream" && throttled.Load() {
+				return &fakeaws.APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
+			}
+			return nil
+		})
+		k := keeper(t, api, true, nil)
+		began := time.Now()
+		for i := range 20 {
+			err := k.EnsureStream(context.Background(), spec("/g"), fmt.Sprint("s", i))
+			require.Equal(t, awsclient.ClassThrottled, awsclient.Classify(err), err)
+		}
+		require.Equal(t, 10, s.CallCount("CreateLogStream"), "two calls of five attempts")
+		require.Less(t, time.Since(began), 3*time.Second, "waits of up to 0.1, 0.2, 0.4 and 0.8 s in each")
+		throttled.Store(false)
+		time.Sleep(firstRest)
+		require.NoError(t, k.EnsureStream(context.Background(), spec("/g"), "s"))
+	})
 }
 
 // describer answers DescribeLogGroups and ListTagsForResource, and counts.
