@@ -467,7 +467,7 @@ func (l *leader) publish(ctx context.Context, claimed map[string]provision.Tenan
 		}
 	}
 	now := l.now()
-	owners := nextOwners(l.published.owners, verdicts, now)
+	owners := nextOwners(l.published.owners, verdicts, l.published.lists, now)
 	platform := slices.Clone(l.cfg.Reserved)
 	for ns := range exists {
 		if (Rules{}).reserved(ns) {
@@ -482,7 +482,6 @@ func (l *leader) publish(ctx context.Context, claimed map[string]provision.Tenan
 		l.problem("registry", fmt.Sprintf("the registry is not published, and the last one stays: %v; to have it written anew whatever it was, delete ConfigMap %s", err, l.cfg.registryName()))
 		return nil
 	}
-	next.owners = owners
 	if kept != nil {
 		l.problem("registry", kept.reason)
 	} else {

@@ -82,8 +82,11 @@ type verdict struct {
 //	               | with another UID    | granted, same    | the tenant's, with the new UID
 //	               | with another UID    | else             | gone, and in the file no longer
 //	               | no                  |                  | gone
-//	gone too long  | no                  |                  | forgotten
-func nextOwners(before map[string]Owner, now map[string]verdict, at time.Time) map[string]Owner {
+//	gone too long  | with the same UID   | refused          | gone: it never gets another tenant
+//	               | the file lists it   |                  | gone: nodes give its lines to the tenant
+//	               | with another UID    | else             | forgotten
+//	               | no                  |                  | forgotten
+func nextOwners(before map[string]Owner, now map[string]verdict, listed func(namespace string) bool, at time.Time) map[string]Owner {
 	next := map[string]Owner{}
 	for ns, owner := range before {
 		v, exists := now[ns]
@@ -93,7 +96,7 @@ func nextOwners(before map[string]Owner, now map[string]verdict, at time.Time) m
 		case exists && v.uid == owner.UID && !v.refused:
 		case owner.Gone.IsZero():
 			owner.Gone = at.UTC().Truncate(time.Second)
-		case at.Sub(owner.Gone) >= reuseAfter:
+		case at.Sub(owner.Gone) >= reuseAfter && (!exists || v.uid != owner.UID) && !listed(ns):
 			continue
 		}
 		next[ns] = owner
@@ -104,6 +107,29 @@ func nextOwners(before map[string]Owner, now map[string]verdict, at time.Time) m
 		}
 	}
 	return next
+}
+
+// lists reports whether the file gives a namespace to a tenant.
+func (p published) lists(namespace string) bool {
+	if p.registry == nil {
+		return false
+	}
+	_, t := p.registry.Resolve(namespace)
+	return t != nil
+}
+
+// leave has the time after which a name may go to another begin no sooner than the name
+// leaves the file, in which it may have been kept for long.
+func leave(owners map[string]Owner, before, after published, at time.Time) map[string]Owner {
+	owners = maps.Clone(owners)
+	for ns, o := range owners {
+		left := at.Add(-lingerFor).UTC().Truncate(time.Second)
+		if before.lists(ns) && !after.lists(ns) && !o.Gone.IsZero() && o.Gone.Before(left) {
+			o.Gone = left
+			owners[ns] = o
+		}
+	}
+	return owners
 }
 
 // listed reports whether a namespace stands in the file: while it exists, and for a while
@@ -128,7 +154,8 @@ type held struct{ reason string }
 
 // next is the registry to publish after before, its generation counted up, or the same one
 // where nothing changed. Nodes refuse a version that loses most tenants; so namespaces that
-// would make it so stay, and why is said. The error is that of a registry that can't be
+// would make it so stay, and why is said; those of which another has come only if need be,
+// for its lines would be taken for theirs. The error is that of a registry that can't be
 // published at all; before then stays.
 //
 // Generations count up from the last one. Where that is not known any more they begin at
@@ -145,18 +172,24 @@ func (p publication) next(before published) (published, *held, error) {
 	if refusal == nil {
 		return after, nil, nil
 	}
-	if after, err = p.render(before, before.registry); err != nil {
-		return before, nil, err
+	var stays error
+	for _, keep := range []func(ns string) bool{
+		func(ns string) bool { return p.owners[ns].Gone.IsZero() || !p.exists(ns) },
+		func(string) bool { return true },
+	} {
+		if after, err = p.render(before, keep); err != nil {
+			return before, nil, err
+		}
+		if stays = before.registry.Replaceable(after.registry); stays == nil {
+			return after, &held{fmt.Sprintf("namespaces that are gone stay in the registry, for nodes refuse one that loses so many: %v", refusal)}, nil
+		}
 	}
-	if err := before.registry.Replaceable(after.registry); err != nil {
-		return before, nil, fmt.Errorf("nodes would refuse the registry: %w", err)
-	}
-	return after, &held{fmt.Sprintf("namespaces that are gone stay in the registry, for nodes refuse one that loses so many: %v", refusal)}, nil
+	return before, nil, fmt.Errorf("nodes would refuse the registry: %w", stays)
 }
 
-// render makes the file; of the registry keep, where it is given, no namespace is left out
-// that is nobody else's now.
-func (p publication) render(before published, keep *tenancy.Registry) (published, error) {
+// render makes the file; of the namespaces in the one before, those that keep names are not
+// left out, unless they are somebody else's now.
+func (p publication) render(before published, keep func(namespace string) bool) (published, error) {
 	byTenant := map[string][]string{}
 	platform := map[string]bool{}
 	for _, ns := range p.platform {
@@ -178,9 +211,11 @@ func (p publication) render(before published, keep *tenancy.Registry) (published
 		}
 	}
 	if keep != nil {
-		for _, t := range keep.Tenants() {
+		for _, t := range before.registry.Tenants() {
 			for _, ns := range t.Namespaces {
-				give(ns, t.Name)
+				if keep(ns) {
+					give(ns, t.Name)
+				}
 			}
 		}
 	}
@@ -212,7 +247,9 @@ func (p publication) render(before published, keep *tenancy.Registry) (published
 	if err != nil {
 		return before, err
 	}
-	return published{registry: r, data: data, owners: p.owners}, nil
+	after := published{registry: r, data: data}
+	after.owners = leave(p.owners, before, after, p.at)
+	return after, nil
 }
 
 // configMap is the ConfigMap's data.

@@ -178,7 +178,7 @@ func (s status) fold(report []provision.TenantStatus, claimed map[string]provisi
 		before := s.tenants[t.Tenant]
 		e := Entry{
 			State: t.State, Since: before.Since, Reason: cut(t.Reason), Group: t.Group, Role: t.Role, RetentionDays: t.RetentionDays,
-			Namespaces: map[string]string{}, Findings: t.Findings,
+			Namespaces: map[string]string{}, Findings: slices.Clone(t.Findings),
 		}
 		uids := map[string]string{}
 		for _, ns := range claimed[t.Tenant].Namespaces {
@@ -273,10 +273,10 @@ func (s status) forget(claimed map[string]provision.Tenant, at time.Time) {
 		switch e.State {
 		case provision.StateRetired:
 			return at.Sub(e.Since) >= retiredFor
-		case provision.StateRefused:
-			return len(e.Namespaces) == 0
+		case provision.StateReady:
+			return false
 		}
-		return false
+		return len(e.Namespaces) == 0 // nobody ever had it
 	})
 }
 
@@ -286,7 +286,10 @@ func cut(s string) string {
 		return s
 	}
 	end := maxReason - len("…")
-	for !utf8.RuneStart(s[end]) {
+	for range utf8.UTFMax - 1 { // what is not UTF-8 has no characters to keep
+		if utf8.RuneStart(s[end]) {
+			break
+		}
 		end--
 	}
 	return s[:end] + "…"
