@@ -110,6 +110,10 @@ func (l *leader) pass(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return retryFirst, fmt.Errorf("failed to list namespaces: %w", err)
 	}
+	if !slices.ContainsFunc(namespaces, func(ns Namespace) bool { return ns.Name == l.cfg.Namespace }) {
+		// Whoever believed it would retire tenants that are there.
+		return retryFirst, fmt.Errorf("the list of %d namespaces is without the release's own, %s: it is not this cluster's", len(namespaces), l.cfg.Namespace)
+	}
 	rules := Rules{Mode: l.cfg.Mode, Exceptions: l.exceptions, Reserved: l.cfg.Reserved}
 	if l.cfg.Mode == tenancy.ModeRegistry {
 		rules.Owners = l.published.owners
@@ -137,7 +141,7 @@ func (l *leader) pass(ctx context.Context) (time.Duration, error) {
 	if err := l.save(ctx, told); err != nil {
 		return retryFirst, err
 	}
-	return l.wait(claimed), nil
+	return l.wait(), nil
 }
 
 // load reads what the last leader knew; after that, only where somebody else has written.
@@ -187,6 +191,10 @@ func (l *leader) load(ctx context.Context) error {
 	}
 	l.loaded = true
 	if l.cfg.Mode != tenancy.ModeRegistry || held[l.cfg.registryName()].version == "" {
+		if l.status.problems["registry"] != "" {
+			// It was deleted to have it written anew, whatever it was.
+			l.published.registry, l.published.data = nil, nil
+		}
 		return nil // what is in memory, if anything, is written again
 	}
 	p, err := readPublished(held[l.cfg.registryName()].data)
@@ -196,7 +204,8 @@ func (l *leader) load(ctx context.Context) error {
 	if p.registry != nil {
 		l.status.generation = max(l.status.generation, p.registry.Generation)
 	}
-	if len(p.owners) > 0 || l.published.registry == nil {
+	// Another leader's goes on from what was published here; what does not is a mistake.
+	if l.published.registry == nil || p.registry != nil && len(p.owners) > 0 && l.published.registry.Replaceable(p.registry) == nil {
 		l.published = p
 	}
 	return nil
@@ -294,11 +303,14 @@ func (l *leader) reconcile(ctx context.Context, desired []provision.Tenant, clai
 		if err != nil {
 			l.whole = l.whole.again(now, l.random())
 			l.problem("engine", "nothing could be set up: "+err.Error())
-			l.metrics.failed()
+			l.metrics.failed(all)
 			return l.refusalsBefore(nil, claimed), nil
 		}
 		l.whole = retry{}
 		l.problem("engine", "")
+		if all || report.Failed != "" {
+			l.problem("cluster", report.Failed)
+		}
 		told = l.status.fold(report.Tenants, claimed, now)
 		refusals = l.refusalsBefore(report.Tenants, claimed)
 		l.remember(todo, report)
@@ -386,6 +398,7 @@ func (l *leader) retire(ctx context.Context, claimed map[string]provision.Tenant
 	if all {
 		owned, err := l.engine.Owned(ctx)
 		if err != nil {
+			l.drop(claimed, nil)
 			l.problem("owned", "which tenants have read access could not be read: "+err.Error())
 			return nil
 		}
@@ -400,6 +413,7 @@ func (l *leader) retire(ctx context.Context, claimed map[string]provision.Tenant
 		wanted[name] = l.status.tenants[name].State == provision.StateRefused
 	}
 	r := retirements(slices.Collect(maps.Keys(active)), wanted, had, exists)
+	l.drop(claimed, r.retire)
 	var told []news
 	now := l.now()
 	for _, tenant := range r.retire {
@@ -439,6 +453,15 @@ func (l *leader) retire(ctx context.Context, claimed map[string]provision.Tenant
 	l.metrics.unclaimed.Set(float64(len(r.left)))
 	l.problem("unclaimed", text)
 	return told
+}
+
+// drop forgets the retries of tenants that nobody claims and that are not to be retired: nothing
+// is tried for them.
+func (l *leader) drop(claimed map[string]provision.Tenant, retire []string) {
+	maps.DeleteFunc(l.retries, func(name string, _ retry) bool {
+		_, wanted := claimed[name]
+		return !wanted && !slices.Contains(retire, name)
+	})
 }
 
 // publish writes the registry, where it changed.
@@ -503,6 +526,9 @@ func (l *leader) publish(ctx context.Context, claimed map[string]provision.Tenan
 // save tells the news and writes the status, where there is something new.
 func (l *leader) save(ctx context.Context, told []news) error {
 	for _, n := range told {
+		if ctx.Err() != nil {
+			return ctx.Err() // another may lead by now
+		}
 		if err := l.k.tell(ctx, n); err != nil {
 			// Nothing rests on events: the status says the same.
 			l.log.Warn("an event could not be made", "namespace", n.namespace, "reason", n.reason, "err", err)
@@ -540,21 +566,16 @@ func (l *leader) put(ctx context.Context, name string, data map[string]string) e
 }
 
 // wait is how long nothing needs to be done.
-func (l *leader) wait(claimed map[string]provision.Tenant) time.Duration {
-	now := l.now()
+func (l *leader) wait() time.Duration {
 	next := l.resync
 	if l.whole.tries > 0 {
 		next = l.whole.at
 	} else {
-		for name, r := range l.retries {
-			if _, ok := claimed[name]; !ok && l.status.tenants[name].State != provision.StateFailed {
-				delete(l.retries, name)
-				continue
-			}
+		for _, r := range l.retries {
 			if r.at.Before(next) {
 				next = r.at
 			}
 		}
 	}
-	return max(0, next.Sub(now))
+	return max(0, next.Sub(l.now()))
 }

@@ -46,17 +46,23 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) failed() { m.passes.WithLabelValues("all", "failed").Inc() }
+func (m *metrics) failed(all bool) { m.passes.WithLabelValues(which(all), "failed").Inc() }
+
+// which says what a pass looked at.
+func which(all bool) string {
+	if all {
+		return "all"
+	}
+	return "some"
+}
 
 func (m *metrics) retired() { m.retirements.Inc() }
 
 func (m *metrics) reconciled(r provision.Report, all bool, now time.Time) {
-	which := "some"
 	if all {
-		which = "all"
 		m.synced.Set(float64(now.Unix()))
 	}
-	m.passes.WithLabelValues(which, "ok").Inc()
+	m.passes.WithLabelValues(which(all), "ok").Inc()
 	m.actions.Add(float64(r.Actions))
 	for layer, n := range r.Repaired {
 		m.repairs.WithLabelValues(layer).Add(float64(n))
