@@ -30,10 +30,12 @@ func (s *Server) carryOut(in serviceRequest, caller identity, service, action st
 	}
 	call := Call{Operation: callName(service, action), AccessKeyID: caller.accessKey, PrincipalARN: caller.arn, BodyBytes: bodyBytes}
 	in.about(&call)
-	lost, err := s.before(call)
+	lost, err := s.before(&call)
 	if err != nil {
 		return nil, lost, err
 	}
-	out, err = in.do(a, caller)
+	if out, err = in.do(a, caller); err == nil {
+		call.succeeded()
+	}
 	return out, lost, err
 }

@@ -137,7 +137,7 @@ func (f *Faults) SetQuotas(perSecond map[string]float64) {
 }
 
 // SetAppearing makes groups, streams and IAM's roles and managed policies take a while to be seen after they were made:
-// calls about them answer that there are none. Only calls that name them are answered so, not listings.
+// calls about them answer that there are none. A create that fails, as where there is one already, hides nothing. Only calls that name them are answered so, not listings.
 func (f *Faults) SetAppearing(after time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -209,7 +209,7 @@ func (f *Faults) decide(c Call) (latency time.Duration, over <-chan struct{}, an
 			return latency, over, x.Answer
 		}
 	}
-	if f.appear > 0 && !f.visible(c, now) {
+	if f.appear > 0 && !f.visible(&c, now) {
 		f.hits["appear"]++
 		if c.Entity != "" {
 			return latency, over, noSuchEntity("The entity with name %s cannot be found.", c.Entity)
@@ -234,15 +234,20 @@ func (x *fault) meets(c Call) bool {
 	return false
 }
 
-// visible reports whether what a call is about can be seen, and notes what it makes.
-func (f *Faults) visible(c Call, now time.Time) bool {
+// visible reports whether what a call is about can be seen, and notes what it makes once it has been made: a call that
+// finds it there already, or fails otherwise, hides nothing.
+func (f *Faults) visible(c *Call, now time.Time) bool {
 	seen := func(group, stream string) bool {
 		at, ok := f.made[made{group, stream}]
 		return !ok || now.Sub(at) >= f.appear
 	}
 	note := func(group, stream string) {
-		if _, ok := f.made[made{group, stream}]; !ok {
-			f.made[made{group, stream}] = now
+		m := made{group, stream}
+		if c.onSuccess(func() { f.note(m) }) {
+			return
+		}
+		if _, ok := f.made[m]; !ok {
+			f.made[m] = now
 		}
 	}
 	if strings.HasPrefix(c.Operation, "iam:") {
@@ -271,4 +276,10 @@ func (f *Faults) visible(c Call, now time.Time) bool {
 		return seen(c.LogGroup, "") && (c.LogStream == "" || seen(c.LogGroup, c.LogStream))
 	}
 	return true
+}
+
+func (f *Faults) note(m made) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.made[m] = f.now()
 }

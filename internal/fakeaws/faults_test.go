@@ -2,10 +2,14 @@ package fakeaws_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	logs "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -102,4 +106,96 @@ func TestWhatWasMadeTakesAWhileToAppear(t *testing.T) {
 		time.Sleep(time.Second)
 		require.NoError(t, f.Intercept(call("PutLogEvents", "/g", "s")))
 	})
+}
+
+func TestACreateThatFailsHidesNothing(t *testing.T) {
+	f := start(t, fakeaws.Config{})
+	c := newIAM(f.url, exampleCredentials)
+	const group = "/eks/tenants/acme"
+	f.createGroup(t, group)
+	f.createStream(t, group, "s")
+	createRole(t, c, "r")
+	policyARN := createPolicy(t, c, "p", allowAll)
+	faults := fakeaws.NewFaults(1)
+	faults.SetAppearing(time.Hour)
+	f.SetIntercept(faults.Intercept)
+
+	createLogGroup := func(in logs.CreateLogGroupInput) error {
+		_, err := f.client.CreateLogGroup(t.Context(), &in)
+		return err
+	}
+	createStream := func(stream string) error {
+		_, err := f.client.CreateLogStream(t.Context(), &logs.CreateLogStreamInput{LogGroupName: aws.String(group), LogStreamName: &stream})
+		return err
+	}
+	put := func(stream string) error {
+		_, err := f.put(t.Context(), group, stream, event(time.Now(), "m"))
+		return err
+	}
+	get := func(name string) error {
+		_, err := c.GetRole(t.Context(), &iam.GetRoleInput{RoleName: &name})
+		return err
+	}
+	create := func(name, trust string) error {
+		_, err := c.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
+		return err
+	}
+	for range 2 {
+		requireCode(t, createLogGroup(logs.CreateLogGroupInput{LogGroupName: aws.String(group)}), "ResourceAlreadyExistsException", "")
+		requireCode(t, createStream("s"), "ResourceAlreadyExistsException", "")
+		require.NoError(t, put("s"))
+		requireStatus(t, create("r", trustSelf), "EntityAlreadyExists", 409)
+		require.NoError(t, get("r"))
+		_, err := c.CreatePolicy(t.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("p"), PolicyDocument: aws.String(allowAll)})
+		requireStatus(t, err, "EntityAlreadyExists", 409)
+		_, err = c.GetPolicy(t.Context(), &iam.GetPolicyInput{PolicyArn: &policyARN})
+		require.NoError(t, err)
+	}
+	require.Empty(t, faults.Hits())
+
+	// One that is made is hidden, also where a first attempt failed or its answer was lost.
+	requireCode(t, createStream("a:b"), "InvalidParameterException", "")
+	require.Error(t, create("new", "{"))
+	requireStatus(t, get("new"), "NoSuchEntity", 404)
+	require.Empty(t, faults.Hits(), "there is none, which is no fault")
+	require.NoError(t, createStream("new"))
+	requireCode(t, put("new"), "ResourceNotFoundException", "")
+	require.NoError(t, create("new", trustSelf))
+	requireStatus(t, get("new"), "NoSuchEntity", 404)
+	require.Equal(t, map[string]int{"appear": 2}, faults.Hits())
+	f.SetIntercept(func(c fakeaws.Call) error {
+		if err := faults.Intercept(c); err != nil {
+			return err
+		}
+		return fakeaws.ErrAnswerLost
+	})
+	require.Error(t, createStream("lost"))
+	f.SetIntercept(faults.Intercept)
+	requireCode(t, put("lost"), "ResourceNotFoundException", "")
+	require.Equal(t, 3, faults.Hits()["appear"])
+}
+
+// What is deleted and made anew is another, and takes its while again.
+func TestWhatIsMadeAnewTakesAWhileToAppearAgain(t *testing.T) {
+	f := start(t, fakeaws.Config{})
+	c := newIAM(f.url, exampleCredentials)
+	faults := fakeaws.NewFaults(1)
+	var passed atomic.Int64
+	fakeaws.SetFaultsClock(faults, func() time.Time { return noon.Add(time.Duration(passed.Load())) })
+	faults.SetAppearing(time.Hour)
+	f.SetIntercept(faults.Intercept)
+	get := func() error {
+		_, err := c.GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("r")})
+		return err
+	}
+	createRole(t, c, "r")
+	requireStatus(t, get(), "NoSuchEntity", 404)
+	passed.Add(int64(time.Hour))
+	require.NoError(t, get())
+	_, err := c.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: aws.String("r")})
+	require.NoError(t, err)
+	createRole(t, c, "r")
+	requireStatus(t, get(), "NoSuchEntity", 404)
+	passed.Add(int64(time.Hour))
+	require.NoError(t, get())
 }

@@ -94,6 +94,30 @@ type Call struct {
 	BodyBytes int
 	// LogsFormat is the header x-amzn-logs-format.
 	LogsFormat string
+
+	later *later // nil in a Call that no server made
+}
+
+// later is what an intercept function wants done if the call it let pass succeeds.
+type later struct{ do []func() }
+
+// onSuccess has f called once the call was carried out without an error, before its answer. It returns false for a Call that
+// no server made: nobody will know.
+func (c *Call) onSuccess(f func()) bool {
+	if c.later == nil {
+		return false
+	}
+	c.later.do = append(c.later.do, f)
+	return true
+}
+
+// succeeded calls what onSuccess was given.
+func (c *Call) succeeded() {
+	if c.later != nil {
+		for _, f := range c.later.do {
+			f()
+		}
+	}
 }
 
 // Server is the stand-in. It is an http.Handler; Start and StartTLS serve it on the loopback interface.
@@ -183,12 +207,13 @@ func (s *Server) SetIntercept(f func(Call) error) {
 
 // before is the one place that every authenticated call passes before anything is looked at or changed: the place of
 // IAM's decisions and of injected faults. loseAnswer asks for the connection to be closed instead of answering.
-func (s *Server) before(call Call) (loseAnswer bool, _ *APIError) {
+func (s *Server) before(call *Call) (loseAnswer bool, _ *APIError) {
 	f := s.intercept.Load()
 	if f == nil {
 		return false, nil
 	}
-	err := (*f)(call)
+	call.later = new(later)
+	err := (*f)(*call)
 	var apiErr *APIError
 	switch {
 	case err == nil:
@@ -380,10 +405,12 @@ func (s *Server) call(r *http.Request, operation string, decodeBody func([]byte,
 			return nil, false, apiErr
 		}
 	}
-	if lost, apiErr = s.before(call); apiErr != nil {
+	if lost, apiErr = s.before(&call); apiErr != nil {
 		return nil, lost, apiErr
 	}
-	out, apiErr = in.do(acct, &call)
+	if out, apiErr = in.do(acct, &call); apiErr == nil {
+		call.succeeded()
+	}
 	return out, lost, apiErr
 }
 
