@@ -213,6 +213,24 @@ func TestRetiringAndReactivatingByTheProvisionersOwnRole(t *testing.T) {
 	}
 }
 
+// A cluster that turns to a key for each tenant and to deletion protection, when its groups are
+// there already.
+func TestWhatIsConfiguredLaterIsSetByTheProvisionersOwnRole(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{Enforce: true})
+	acme := tenantOf("acme", "uid-1")
+	before, _ := a.asItself(t, "c1")
+	require.Equal(t, StateReady, status(t, reconciled(t, before(), acme), "acme").State)
+	require.Empty(t, a.group(t, "/eks/tenants/acme").KMSKeyID)
+
+	after, _ := a.asItself(t, "c1", withKeys, func(in *Installation) { in.DeletionProtection = true })
+	r := reconciled(t, after(), acme)
+	require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
+	g := a.group(t, "/eks/tenants/acme")
+	require.True(t, g.DeletionProtection)
+	require.Equal(t, "arn:aws:kms:us-east-1:123456789012:key/"+a.tenantKeys(t)[0], g.KMSKeyID)
+	require.Zero(t, reconciled(t, after(), acme).Actions)
+}
+
 // What somebody changed about keys and associations is repaired by the provisioner's own role,
 // which can touch no other key and pass no other role.
 func TestKeysAndPodsAreRepairedByTheProvisionersOwnRole(t *testing.T) {
