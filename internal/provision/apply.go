@@ -119,12 +119,13 @@ type tenantRun struct {
 }
 
 // actions does one after the other. What fails ends its own target's actions, and whatever
-// would give somebody access; what takes access away, and other targets, go on.
+// would give somebody access; what takes access away, or back to what it was, is done
+// whatever failed, and so are other targets.
 func (t *tenantRun) actions(ctx context.Context, actions []Action) {
 	stopped := map[string]bool{}
 	for _, a := range actions {
 		t.step()
-		if stopped[a.Target] || a.grants && len(stopped) > 0 || a.spec != nil && a.spec.ownKey && stopped[t.p.alias(t.tenant)] {
+		if !a.narrows && (stopped[a.Target] || a.grants && len(stopped) > 0 || a.spec != nil && a.spec.ownKey && stopped[t.p.alias(t.tenant)]) {
 			continue
 		}
 		err := t.retried(ctx, a)

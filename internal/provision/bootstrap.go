@@ -123,14 +123,15 @@ func (p *Provisioner) PlanBootstrap(ctx context.Context, b Bootstrap) (Result, e
 		}
 		pl.clusterRole(r, have)
 	}
-	for _, t := range []iampolicy.Trust{p.in.Trust, b.Writer, b.Provisioner} {
-		if len(t.IRSA) == 0 || t.OIDCProvider == "" {
+	looked := map[string]bool{}
+	for _, t := range []iampolicy.Trust{p.in.Trust, b.Writer, b.Provisioner, b.Auditor, b.Replay} {
+		if len(t.IRSA) == 0 || t.OIDCProvider == "" || looked[t.OIDCProvider] {
 			continue
 		}
+		looked[t.OIDCProvider] = true
 		if err := p.provider(ctx, pl, t.OIDCProvider); err != nil {
 			return Result{}, err
 		}
-		break
 	}
 	pl.result.Actions = append(pl.result.Actions, result.Actions...)
 	pl.result.Findings = append(pl.result.Findings, result.Findings...)

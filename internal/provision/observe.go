@@ -54,6 +54,9 @@ type memory struct {
 	tags map[groupIdentity]remembered
 	keys map[string]rememberedKey // by key id
 	pods map[string]rememberedPod // by association id
+	// boundary was read at boundaryAt.
+	boundary   *boundarySeen
+	boundaryAt time.Time
 }
 
 func newMemory() *memory {
@@ -123,12 +126,40 @@ func (p *Provisioner) observe(ctx context.Context, tenants []Tenant, fresh map[g
 		}
 	}
 	if err := p.observeKeys(ctx, tenants, o); err != nil {
-		return nil, err
+		o.keysFailed = fmt.Errorf("which KMS keys the tenants have can't be told: %w", shortened{err})
 	}
 	if err := p.observePods(ctx, o); err != nil {
-		return nil, err
+		o.pods, o.podsFailed = nil, fmt.Errorf("which Pod Identity associations the tenants have can't be told: %w", shortened{err})
 	}
+	p.observeBoundary(ctx, tenants, o)
 	return o, ctx.Err()
+}
+
+// boundarySeen is what was read of the reader roles' boundary: a policy, none, or why not.
+type boundarySeen struct {
+	policy *managedPolicy
+	err    error
+}
+
+// boundaryFor is how long what was read of the boundary is taken for true: about as long as a
+// controller's passes are apart.
+const boundaryFor = 10 * time.Minute
+
+// observeBoundary reads the reader roles' boundary. The provisioner may not change it: that
+// its roles are held by it is worth two calls in ten minutes.
+func (p *Provisioner) observeBoundary(ctx context.Context, tenants []Tenant, o *Observed) {
+	if !p.in.roles() || len(tenants) == 0 {
+		return
+	}
+	if p.memory.boundary == nil || p.clock.Now().Sub(p.memory.boundaryAt) >= boundaryFor {
+		seen := &boundarySeen{}
+		seen.policy, seen.err = p.readPolicy(ctx, p.in.Scope.BoundaryARN())
+		p.memory.boundary, p.memory.boundaryAt = seen, p.clock.Now()
+		if seen.err != nil || seen.policy == nil {
+			p.memory.boundaryAt = time.Time{} // asked again in the next run
+		}
+	}
+	o.boundary = p.memory.boundary
 }
 
 // observeGroups reads the groups: those of the platform's account by their prefixes, or by

@@ -18,8 +18,13 @@ type Observed struct {
 	roles  map[string]*role // by name in lower case: IAM does not tell cases apart
 	keys   map[string]*key  // by tenant
 	pods   *podIdentities
+	// boundary is that of the reader roles; nil where it was not looked at.
+	boundary *boundarySeen
 	// failed is what could not be read, by tenant; "" is what is no tenant's.
 	failed map[string]error
+	// keysFailed and podsFailed say why the keys and the associations of all tenants are not
+	// known: what rests on the other layers goes on.
+	keysFailed, podsFailed error
 	// rolesInAccount and roleQuota are -1 where they were not asked for.
 	rolesInAccount, roleQuota int
 }

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -86,6 +87,9 @@ type Action struct {
 	pod      podIdentity
 	// grants: it gives somebody access to the tenant's group, so the group must be ready.
 	grants bool
+	// narrows: it takes access away, or back to what it was before somebody changed it.
+	// Nothing that failed before it keeps it from being done.
+	narrows bool
 }
 
 // Finding is what is not as desired and is left as it is.
@@ -135,6 +139,7 @@ func (r Result) Clean() bool {
 func Plan(in Installation, tenants []Tenant, o *Observed) Result {
 	p := &planner{in: in, o: o}
 	p.result.Actions, p.result.Findings, p.result.Tenants = []Action{}, []Finding{}, []TenantStatus{}
+	p.unread()
 	if err := o.failed[""]; err != nil {
 		p.find("", LayerGroup, in.Scope.Names.PlatformGroup, "it could not be read: %s", awsclient.Brief(err))
 	} else {
@@ -233,20 +238,26 @@ func (p *planner) tenant(t Tenant, s *TenantStatus) {
 			p.unpod(t.Name, name)
 		}
 	} else {
-		p.key(t.Name, &spec)
-		if q, ok := p.in.quarantineOf(t); ok {
-			finished := g != nil && g.tags[tagState] == stateReady
-			p.auxiliary(t.Name, q, p.o.groups[q.key], finished)
-		}
-		if g == nil && mine && r.tags[tagGroupCreated] != "" {
-			p.find(t.Name, LayerGroup, s.Group, "log group %s was there, and somebody deleted it with its logs: a new one is made", s.Group)
-		}
-		p.group(t.Name, spec, g, c)
-		if roles {
-			if err := p.role(t.Name, name, r, g, c); err != nil {
-				s.State, s.Reason = StateFailed, err.Error()
+		finished := g != nil && g.tags[tagState] == stateReady
+		var failed []error
+		keyless := spec.ownKey && p.o.keysFailed != nil
+		if keyless {
+			failed = append(failed, p.o.keysFailed)
+		} else {
+			p.key(t.Name, &spec)
+			if q, ok := p.in.quarantineOf(t); ok {
+				p.auxiliary(t.Name, q, p.o.groups[q.key], finished)
 			}
-			p.pod(t.Name, name, c)
+			if g == nil && mine && r.tags[tagGroupCreated] != "" {
+				p.find(t.Name, LayerGroup, s.Group, "log group %s was there, and somebody deleted it with its logs: a new one is made", s.Group)
+			}
+			p.group(t.Name, spec, g, c)
+		}
+		if roles && (finished || !keyless) {
+			failed = append(failed, p.role(t.Name, name, r, g, c), p.pod(t.Name, name, c))
+		}
+		if err := errors.Join(failed...); err != nil {
+			s.State, s.Reason = StateFailed, err.Error()
 		}
 		for _, refused := range c.refused {
 			p.find(t.Name, LayerGroup, s.Group, "%s", refused.Reason)
@@ -264,6 +275,29 @@ func (p *planner) tenant(t Tenant, s *TenantStatus) {
 			kinds = append(kinds, string(a.Kind))
 		}
 		s.Reason = "to do: " + strings.Join(kinds, ", ")
+	}
+}
+
+// unread says what of the cluster could not be read, or is not what bootstrap made.
+func (p *planner) unread() {
+	if err := p.o.podsFailed; err != nil {
+		p.find("", LayerRole, p.in.Scope.Cluster, "%v", err)
+	}
+	if err := p.o.keysFailed; err != nil {
+		p.find("", LayerKey, p.in.Scope.Cluster, "%v", err)
+	}
+	for _, a := range p.o.pods.unread() {
+		p.find("", LayerRole, a.namespace+"/"+a.account, "%v; it is left", a.err)
+	}
+	b := p.o.boundary
+	switch arn := p.in.Scope.BoundaryARN(); {
+	case b == nil:
+	case b.err != nil:
+		p.find("", LayerCluster, arn, "the boundary of the reader roles could not be read: %s", awsclient.Brief(b.err))
+	case b.policy == nil:
+		p.find("", LayerCluster, arn, "the boundary %s is missing: no reader role can be made or changed; run `tenantlogs bootstrap`", arn)
+	case !same(b.policy.document, p.in.Scope.Boundary()):
+		p.find("", LayerCluster, arn, "the boundary %s says something else than it should, so that reader roles are not held to their own group by it: run `tenantlogs bootstrap`; it says %s", arn, brief(b.policy.document))
 	}
 }
 

@@ -2,8 +2,7 @@ package provision
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,11 +21,25 @@ type podIdentity struct {
 	namespace, account string
 	id, role           string // the role's ARN
 	tags               map[string]string
+	// err says why its role and tags are not known.
+	err error
 }
 
 // podIdentities are the cluster's associations of the service accounts that could be a
 // tenant's.
 type podIdentities struct{ all []podIdentity }
+
+// unread are those that could not be read.
+func (p *podIdentities) unread() (all []podIdentity) {
+	if p != nil {
+		for _, a := range p.all {
+			if a.err != nil {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}
 
 // rememberedPod is what was read of an association; it is read anew about once a day.
 type rememberedPod struct {
@@ -51,9 +64,10 @@ func (p *Provisioner) observePods(ctx context.Context, o *Observed) error {
 		}
 		for _, s := range out.Associations {
 			a, err := p.readPod(ctx, s)
-			if err != nil {
-				return err
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
+			a.err = err
 			o.pods.all = append(o.pods.all, a)
 		}
 		if aws.ToString(out.NextToken) == "" {
@@ -80,7 +94,7 @@ func (p *Provisioner) readPod(ctx context.Context, s ekstypes.PodIdentityAssocia
 		return a, nil // gone since it was listed
 	}
 	if err != nil {
-		return a, fmt.Errorf("failed to read the Pod Identity association of %s/%s: %w", a.namespace, a.account, err)
+		return a, fmt.Errorf("the Pod Identity association of service account %s/%s can't be read: %w", a.namespace, a.account, shortened{err})
 	}
 	if d := out.Association; d != nil {
 		a.role, a.tags = aws.ToString(d.RoleArn), d.Tags
@@ -113,11 +127,13 @@ func (a podIdentity) ours(in Installation, tenant string) bool {
 }
 
 // pod plans a tenant's associations. A service account has one association: if it is not
-// ours it is left, for somebody gave the pods another role.
-func (p *planner) pod(tenant, role string, c claim) {
+// ours it is left, for somebody gave the pods another role. The error says why nothing, or
+// not all, could be planned.
+func (p *planner) pod(tenant, role string, c claim) error {
 	if p.o.pods == nil {
-		return
+		return p.o.podsFailed
 	}
+	var failed []error
 	begin := Action{Tenant: tenant, Layer: LayerRole}
 	wanted := p.in.serviceAccounts(tenant, c.granted)
 	for _, want := range wanted {
@@ -131,6 +147,8 @@ func (p *planner) pod(tenant, role string, c claim) {
 		case i < 0:
 			a.Kind, a.Now, a.Reason = CreateAssociation, "no role", "the service account gets the reader role by EKS Pod Identity"
 			p.act(a)
+		case p.o.pods.all[i].err != nil:
+			failed = append(failed, p.o.pods.all[i].err)
 		case p.o.pods.all[i].role == want.role:
 		case !p.o.pods.all[i].ours(p.in, tenant):
 			p.find(tenant, LayerRole, a.Target, "service account %s has the role %s by a Pod Identity association that is not ours; it is left", a.Target, p.o.pods.all[i].role)
@@ -140,6 +158,7 @@ func (p *planner) pod(tenant, role string, c claim) {
 		}
 	}
 	p.unpodBut(tenant, wanted)
+	return errors.Join(failed...)
 }
 
 // unpod plans to take a closed role's associations away.
@@ -157,7 +176,7 @@ func (p *planner) unpodBut(tenant string, keep []podIdentity) {
 		}
 		p.act(Action{
 			Tenant: tenant, Layer: LayerRole, Kind: DeleteAssociation, Target: have.namespace + "/" + have.account, Now: "role " + have.role, Will: "no role",
-			Reason: "the namespace does not have the tenant", pod: have,
+			Reason: "the namespace does not have the tenant", pod: have, narrows: true,
 		})
 	}
 }
@@ -170,12 +189,11 @@ func (t *tenantRun) association(ctx context.Context, a Action) error {
 	t.p.memory.mu.Unlock()
 	switch a.Kind {
 	case CreateAssociation:
-		// The same request twice, as after an answer that was lost, makes one association.
-		sum := sha256.Sum256([]byte(strings.Join([]string{cluster, a.pod.namespace, a.pod.account, a.pod.role}, "\n")))
-		token := hex.EncodeToString(sum[:16])
+		// The SDK's token makes what it tries again one association. Not ours: of a token that
+		// is always the same AWS may remember an association that was deleted since.
 		err := t.write(ctx, awsclient.Role{}, "CreatePodIdentityAssociation", func() error {
 			_, err := api.CreatePodIdentityAssociation(ctx, &eks.CreatePodIdentityAssociationInput{
-				ClusterName: &cluster, Namespace: &a.pod.namespace, ServiceAccount: &a.pod.account, RoleArn: &a.pod.role, Tags: a.tags, ClientRequestToken: &token,
+				ClusterName: &cluster, Namespace: &a.pod.namespace, ServiceAccount: &a.pod.account, RoleArn: &a.pod.role, Tags: a.tags,
 			})
 			return err
 		})

@@ -84,7 +84,8 @@ func (p *Provisioner) Retire(ctx context.Context, tenant string) (TenantStatus, 
 //	TagRole (state=retired)                  the tombstone outlives the group
 //	DeletePodIdentityAssociation
 //
-// The lines that are still on their way reach the group.
+// A step that fails keeps none from being tried that takes access away. The lines that are
+// still on their way reach the group.
 func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus, int, error) {
 	d, err := p.look(ctx, t)
 	if err != nil {
@@ -94,22 +95,31 @@ func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus,
 		return d.status, 0, nil
 	}
 	writes := 0
+	var untagged error
 	if d.stands() {
 		tags := map[string]string{tagState: loggroup.StateRetired, loggroup.TagCluster: p.in.Scope.Cluster}
-		if err := p.tag(ctx, d, tags); err != nil {
-			return p.failed(d, err)
+		if untagged = p.tag(ctx, d, tags); untagged == nil {
+			writes++
 		}
-		writes++
 	}
 	if d.role != nil {
 		plan := p.planRetire(d)
+		if untagged != nil {
+			// Access is taken away all the same; but the tombstone on the role would say
+			// that there is nothing left to do.
+			plan.result.Actions = slices.DeleteFunc(plan.result.Actions, func(a Action) bool { return a.Kind == TagRole })
+		}
 		plan.result.Tenants = []TenantStatus{{Tenant: t.Name, State: StatePending}}
 		applied := p.apply(ctx, plan.result, d.o)
 		writes += applied.writes
 		if s := applied.statuses[0]; s.State != StateReady {
 			d.status.State, d.status.Reason = s.State, s.Reason
-			return d.status, writes, errors.Join(ctx.Err(), errors.New(s.Reason))
+			return d.status, writes, errors.Join(ctx.Err(), untagged, errors.New(s.Reason))
 		}
+	}
+	if err := errors.Join(untagged, d.podsUnknown()); err != nil {
+		d.status.State, d.status.Reason = StateFailed, err.Error()
+		return d.status, writes, err
 	}
 	d.status.State = StateRetired
 	d.status.Reason = "its logs are kept, and nobody is left who may read them by its reader role"
@@ -120,6 +130,25 @@ func (p *Provisioner) RetireTenant(ctx context.Context, t Tenant) (TenantStatus,
 // stands reports whether the tenant's group is not marked as retired yet.
 func (d *tombstone) stands() bool {
 	return d.group != nil && d.group.tags[tagState] != loggroup.StateRetired
+}
+
+// podsUnknown says why some of the tenant's Pod Identity associations may still be there:
+// they could not be read. The closed role gives their pods nothing.
+func (d *tombstone) podsUnknown() error {
+	if d.role == nil || d.o.podsFailed != nil {
+		return d.o.podsFailed
+	}
+	has, err := recorded(d.role.tags)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range d.o.pods.unread() {
+		if slices.ContainsFunc(has, func(ns Namespace) bool { return ns.Name == a.namespace }) {
+			errs = append(errs, a.err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (p *Provisioner) planRetire(d *tombstone) *planner {

@@ -78,17 +78,24 @@ func trust(in Installation, tenant string, has []Namespace) (*iampolicy.Document
 //	of the role          | differs              | plan
 //	---------------------+----------------------+------------------------------------------
 //	boundary             | missing or another   | set
-//	inline policy        | missing or another   | put
+//	inline policy        | missing              | put
+//	                     | another              | put, whatever failed before
 //	further inline ones  | any                  | reported, removed
 //	managed policies     | any                  | reported, detached
-//	trust policy         | another meaning      | set; for the worse until then: reported
+//	trust policy         | another than it was  | set back, whatever failed before; reported
+//	                     | of fewer namespaces  | set
 //	tags                 | not those of the group | tagged
 //
 // The boundary comes first: it narrows whatever follows. The role is ours alone: what
 // somebody added to it by hand is in the finding, and is better put into a role of theirs.
 //
-// An error says why there can be no such role.
+// An error says why there can be no such role; one that is there is narrowed all the same.
 func (p *planner) role(tenant, name string, r *role, g *group, c claim) error {
+	begin := Action{Tenant: tenant, Layer: LayerRole, Target: name}
+	if r != nil {
+		begin.Repair = r.tags[tagState] == stateReady
+		p.narrow(tenant, r, begin.Repair)
+	}
 	trusted, err := trust(p.in, tenant, c.granted)
 	if err != nil {
 		return fmt.Errorf("no reader role for tenant %s: %w", tenant, err)
@@ -100,7 +107,6 @@ func (p *planner) role(tenant, name string, r *role, g *group, c claim) error {
 	if g != nil {
 		tags[tagGroupCreated] = strconv.FormatInt(g.created(), 10)
 	}
-	begin := Action{Tenant: tenant, Layer: LayerRole, Target: name}
 	act := func(a Action, kind Kind, now, will, reason string) {
 		a.Kind, a.Now, a.Will, a.Reason = kind, now, will, reason
 		p.act(a)
@@ -115,8 +121,6 @@ func (p *planner) role(tenant, name string, r *role, g *group, c claim) error {
 		act(a, PutPolicy, "missing", "may read "+p.in.Scope.Names.Group(tenant)+" and nothing else", "the reader role has no policy yet")
 		return nil
 	}
-	begin.Repair = r.tags[tagState] == stateReady
-	p.narrow(tenant, r, begin.Repair)
 	missing := map[string]string{}
 	for key, value := range tags {
 		if have, there := r.tags[key]; !there || have != value {
@@ -126,22 +130,17 @@ func (p *planner) role(tenant, name string, r *role, g *group, c claim) error {
 	closed := closedNow(r)
 	if text, there := r.inline[readerPolicy]; !there || !same(text, policy) {
 		a := begin
-		a.grants, a.document, a.name, a.Repair = true, policy, readerPolicy, begin.Repair && !closed
+		a.document, a.name, a.Repair = policy, readerPolicy, begin.Repair && !closed
+		// Where there is one already, the reader's is no more than it was.
+		a.narrows = there && !closed
+		a.grants = !a.narrows
 		now := "missing"
 		if there {
 			now = "another: " + brief(text)
 		}
 		act(a, PutPolicy, now, "may read "+p.in.Scope.Names.Group(tenant)+" and nothing else", "the role's policy is not the reader's")
 	}
-	if !same(r.trust, trusted) {
-		a := begin
-		a.grants, a.document = true, trusted
-		a.Repair = begin.Repair && !growing(missing) && !closed
-		act(a, SetTrust, trusts(r.trust), "trusts "+whom(trusted), "others are to assume the role than may now")
-		if a.Repair {
-			p.find(tenant, LayerRole, name, "the trust policy of role %s was changed: %s", name, brief(r.trust))
-		}
-	}
+	p.trust(begin, r, c, trusted)
 	if len(missing) > 0 {
 		a := begin
 		a.tags, a.grants = missing, true
@@ -151,10 +150,65 @@ func (p *planner) role(tenant, name string, r *role, g *group, c claim) error {
 	return nil
 }
 
+// trust plans the trust policy of a reader role that is there. What somebody changed is set
+// back to what it was given, for the namespaces the role's tags name, even if that of others
+// must wait.
+func (p *planner) trust(begin Action, r *role, c claim, trusted *iampolicy.Document) {
+	if same(r.trust, trusted) {
+		return
+	}
+	begin.Kind, begin.Now = SetTrust, trusts(r.trust)
+	set := func(a Action, d *iampolicy.Document, reason string) {
+		a.document, a.Will, a.Reason = d, "trusts "+whom(d), reason
+		p.act(a)
+	}
+	grant := begin
+	grant.Repair, grant.grants = false, true
+	given, left := p.trustGiven(begin.Tenant, r, c)
+	if !begin.Repair || closedNow(r) || left == nil {
+		set(grant, trusted, "others are to assume the role than may now")
+		return
+	}
+	narrow := begin
+	narrow.narrows = true
+	switch {
+	case same(r.trust, left):
+	case given != nil && same(r.trust, given):
+		narrow.Repair = false
+		set(narrow, left, "a namespace does not have the tenant any more")
+	default:
+		set(narrow, left, "the trust policy is another than the one it was given")
+		p.find(begin.Tenant, LayerRole, r.name, "the trust policy of role %s was changed: it %s", r.name, begin.Now)
+	}
+	if !iampolicy.Equal(left, trusted) {
+		grant.Now = "trusts " + whom(left)
+		set(grant, trusted, "more namespaces have the tenant")
+	}
+}
+
+// trustGiven is the trust policy for the namespaces that the role's tags name, and for those
+// of them that still have the tenant; nil where there are none, or it can't be told.
+func (p *planner) trustGiven(tenant string, r *role, c claim) (given, left *iampolicy.Document) {
+	before, err := recorded(r.tags)
+	if err != nil || len(before) == 0 {
+		return nil, nil
+	}
+	still := slices.DeleteFunc(slices.Clone(before), func(ns Namespace) bool { return !slices.Contains(c.granted, ns) })
+	if given, err = trust(p.in, tenant, before); err != nil {
+		given = nil
+	}
+	if len(still) > 0 {
+		if left, err = trust(p.in, tenant, still); err != nil {
+			left = nil
+		}
+	}
+	return given, left
+}
+
 // narrow plans what takes away from a role of ours what it must not have, whoever's the
 // tenant is: its boundary, and policies that are not the reader's.
 func (p *planner) narrow(tenant string, r *role, repair bool) {
-	begin := Action{Tenant: tenant, Layer: LayerRole, Target: r.name, Repair: repair}
+	begin := Action{Tenant: tenant, Layer: LayerRole, Target: r.name, Repair: repair, narrows: true}
 	if want := p.in.Scope.BoundaryARN(); r.boundary != want {
 		a := begin
 		a.Kind, a.Now, a.Will, a.Reason = SetBoundary, cmp.Or(r.boundary, "none"), want, "the boundary is what no policy of the role can exceed"
@@ -181,18 +235,21 @@ func (p *planner) narrow(tenant string, r *role, repair bool) {
 // closeRole plans what leaves a role of ours with no access, for nobody. The policy goes
 // before the trust: sessions that were given out before lose their access with it at once. A
 // boundary that somebody removed comes first, for the provisioner may change a role's policies
-// only within it.
+// only within it. Each is tried whatever became of those before; the tombstone, by which a
+// role is known to be closed, stands on it only after all of them.
 func (p *planner) closeRole(tenant string, r *role, c claim) {
 	begin := Action{Tenant: tenant, Layer: LayerRole, Target: r.name}
 	const reason = "nobody is to read the tenant's logs by this role"
 	p.narrow(tenant, r, false)
 	if _, there := r.inline[readerPolicy]; there {
 		a := begin
+		a.narrows = true
 		a.Kind, a.name, a.Now, a.Will, a.Reason = RemovePolicy, readerPolicy, "may read the tenant's group", "may do nothing", reason
 		p.act(a)
 	}
 	if !closedNow(r) {
 		a := begin
+		a.narrows = true
 		a.Kind, a.document, a.Now, a.Will, a.Reason = SetTrust, closedTrust(), trusts(r.trust), "trusts nobody", reason
 		p.act(a)
 	}
@@ -204,17 +261,6 @@ func (p *planner) closeRole(tenant string, r *role, c claim) {
 }
 
 func closedNow(r *role) bool { return same(r.trust, closedTrust()) }
-
-// growing: the namespaces on record change with the role's tags, so its trust policy is
-// another because the tenant is.
-func growing(missing map[string]string) bool {
-	for key := range missing {
-		if strings.HasPrefix(key, loggroup.TagNamespace) {
-			return true
-		}
-	}
-	return false
-}
 
 func pick(from, keys map[string]string) map[string]string {
 	picked := map[string]string{}
