@@ -26,7 +26,7 @@ func startHost(t *testing.T, cfg host.Config) (*host.Host, error) {
 	cfg.Loader = built.loader
 	cfg.Retry = host.Retry{Base: 10 * time.Millisecond, Cap: 200 * time.Millisecond}
 	cfg.KeepPoisoned = 64
-	return host.Start(within(t, time.Minute), cfg)
+	return host.Start(t.Context(), cfg) // the host lives as long as the test
 }
 
 const tagOfA = "kube.var.log.pods.tenant-a_p_0c8f1f1e-9d3b-4b6a-8f5e-2f1d3c4b5a69.c.0.log"
