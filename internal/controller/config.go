@@ -40,8 +40,8 @@ type Config struct {
 	// Prefix is the namespaces' with ModePrefix.
 	Prefix string
 	// ExceptionsFile is the tenants file, or ExceptionsConfigMap the ConfigMap of the release's
-	// namespace that has it under tenants.yaml; one of them, or none. A ConfigMap that is not
-	// there is none.
+	// namespace that has it under tenants.yaml; one of them, or none. One that is not there is
+	// an error: until it is, nothing is done, or the last one stays in force.
 	ExceptionsFile, ExceptionsConfigMap string
 	// Reserved namespaces are never a tenant's, beside those of Kubernetes; the release's own
 	// is to be among them.
@@ -102,7 +102,7 @@ func (c *Config) exceptionsFrom() string {
 	return "(none)"
 }
 
-// exceptionsText is the tenants file; empty where there is none.
+// exceptionsText is the tenants file; empty where none is configured.
 func (c *Config) exceptionsText(ctx context.Context, k surroundings) (string, error) {
 	switch {
 	case c.ExceptionsFile != "":
@@ -117,7 +117,16 @@ func (c *Config) exceptionsText(ctx context.Context, k surroundings) (string, er
 		return string(text), err
 	case c.ExceptionsConfigMap != "":
 		o, err := k.seen(ctx, c.ExceptionsConfigMap)
-		return o.data[registryKey], err
+		if err != nil {
+			return "", err
+		}
+		// Whoever took a missing file for an empty one would give namespaces to other tenants
+		// than the nodes do, and retire those that the file names.
+		text, ok := o.data[registryKey]
+		if !ok {
+			return "", fmt.Errorf("there is no ConfigMap %s/%s with the key %s: helm upgrade makes it", c.Namespace, c.ExceptionsConfigMap, registryKey)
+		}
+		return text, nil
 	}
 	return "", nil
 }

@@ -35,11 +35,16 @@ func TestATenantsFileIsReadFromWhereItIs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tenants.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("from the file"), 0o600))
 	for want, c := range map[string]Config{
-		"": {ExceptionsConfigMap: "missing"}, "from the ConfigMap": {ExceptionsConfigMap: "exceptions"}, "from the file": {ExceptionsFile: path},
+		"": {}, "from the ConfigMap": {ExceptionsConfigMap: "exceptions"}, "from the file": {ExceptionsFile: path},
 	} {
 		text, err := c.exceptionsText(t.Context(), w)
 		require.NoError(t, err)
 		require.Equal(t, want, text)
+	}
+	w.set("another", map[string]string{"tenants.yml": "by another key"})
+	for _, name := range []string{"missing", "another"} {
+		_, err := (&Config{Namespace: "logs", ExceptionsConfigMap: name}).exceptionsText(t.Context(), w)
+		require.ErrorContains(t, err, "there is no ConfigMap logs/"+name+" with the key tenants.yaml")
 	}
 	_, err := (&Config{ExceptionsFile: path + "x"}).exceptionsText(t.Context(), w)
 	require.ErrorIs(t, err, os.ErrNotExist)

@@ -217,11 +217,11 @@ func (l *leader) load(ctx context.Context) error {
 func (l *leader) readExceptions(ctx context.Context) (ready, changed bool, err error) {
 	text, err := l.cfg.exceptionsText(ctx, l.k)
 	if err != nil {
-		if l.exceptions == nil {
-			return false, false, fmt.Errorf("failed to read the tenants file: %w", err)
+		if ctx.Err() != nil {
+			return false, false, ctx.Err()
 		}
-		l.problem("exceptions", "the tenants file can't be read, and the last one stays in force: "+err.Error())
-		return true, false, nil
+		l.problem("exceptions", fmt.Sprintf("the tenants file can't be read, %s: %v", l.kept(), err))
+		return l.exceptions != nil, false, nil
 	}
 	if l.exceptions != nil && text == l.exceptionsText {
 		return true, false, nil
@@ -231,17 +231,21 @@ func (l *leader) readExceptions(ctx context.Context) (ready, changed bool, err e
 		err = l.exceptions.Replaceable(next)
 	}
 	if err != nil {
-		kept := "and the last one stays in force"
-		if l.exceptions == nil {
-			kept = "and nothing is done until it is right"
-		}
-		l.problem("exceptions", fmt.Sprintf("the tenants file %s is refused, %s: %v", l.cfg.exceptionsFrom(), kept, err))
+		l.problem("exceptions", fmt.Sprintf("the tenants file %s is refused, %s: %v", l.cfg.exceptionsFrom(), l.kept(), err))
 		return l.exceptions != nil, false, nil
 	}
 	l.problem("exceptions", "")
 	changed = l.exceptions != nil
 	l.exceptions, l.exceptionsText = next, text
 	return true, changed, nil
+}
+
+// kept says what a tenants file that is not taken means.
+func (l *leader) kept() string {
+	if l.exceptions == nil {
+		return "and nothing is done until it is right"
+	}
+	return "and the last one stays in force"
 }
 
 // parseExceptions reads a tenants file; empty means there is none.

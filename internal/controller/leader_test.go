@@ -31,6 +31,7 @@ type world struct {
 
 func newWorld(namespaces ...Namespace) *world {
 	w := &world{all: map[string]Namespace{}, objects: map[string]object{}}
+	w.set("r-exceptions", map[string]string{registryKey: "version: 1\n"})
 	w.add(plain("logs"), plain("kube-system"))
 	w.add(namespaces...)
 	return w
@@ -461,10 +462,12 @@ func TestATenantsFileThatIsBrokenOrEmptyIsNotTaken(t *testing.T) {
 		const good = "version: 1\ntenants: {acme: {namespaces: [tenant-acme], retentionDays: 731}}\n"
 		w, e := newWorld(plain("tenant-acme"), plain("tenant-globex")), newRecorder()
 		l := lead(t, tenancy.ModePrefix, w, e)
-		w.set("r-exceptions", map[string]string{registryKey: "tenants: ["})
-		require.Equal(t, 10*time.Minute, pass(t, l))
-		require.Empty(t, e.calls(), "nothing is done before there was a right one")
-		require.Contains(t, w.objects["r-status"].data[summaryKey], "nothing is done until it is right")
+		for _, bad := range []map[string]string{{registryKey: "tenants: ["}, {"tenants.yml": good}, nil} {
+			w.set("r-exceptions", bad)
+			require.Equal(t, 10*time.Minute, pass(t, l))
+			require.Empty(t, e.calls(), "nothing is done before there was a right one")
+			require.Contains(t, w.objects["r-status"].data[summaryKey], "nothing is done until it is right")
+		}
 
 		w.set("r-exceptions", map[string]string{registryKey: good})
 		pass(t, l)
