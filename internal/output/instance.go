@@ -94,7 +94,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if err != nil {
 		return nil, err
 	}
-	if opts.EMF && !mayMakeMetrics(registry) {
+	if opts.EMF && !mayMakeMetrics(registry) && (opts.TenantsFile == "" || file != nil) {
 		return nil, &OptionError{"log_format", "json/emf", "no tenant in tenants_file has `emf: true`, so no line could make metrics: give a tenant the permission, or json"}
 	}
 	if err := stateFolder(opts.StatePath); err != nil {

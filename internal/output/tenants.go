@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +21,12 @@ func registryOptions(opts Options) tenancy.RegistryOptions {
 	return tenancy.RegistryOptions{Mode: opts.TenantSource, NamespacePrefix: opts.NamespacePrefix}
 }
 
-// readTenants reads tenants_file, and returns its bytes to tell later whether it changed.
+// readTenants reads tenants_file, and returns its bytes to tell later whether it changed;
+// nil where there is none.
+//
+// A registry that nobody has published yet is one that knows no namespace: their lines go to
+// quarantine, from where replay takes them, and a node need not wait. The folder must be
+// there: that it is not is a mistake in the path.
 func readTenants(opts Options) (*tenancy.Registry, []byte, error) {
 	if opts.TenantsFile == "" {
 		r, err := tenancy.NewRegistry(registryOptions(opts))
@@ -29,6 +36,12 @@ func readTenants(opts Options) (*tenancy.Registry, []byte, error) {
 		return r, nil, nil
 	}
 	data, err := os.ReadFile(opts.TenantsFile)
+	if errors.Is(err, fs.ErrNotExist) && opts.TenantSource == tenancy.ModeRegistry {
+		if folder, err := os.Stat(filepath.Dir(opts.TenantsFile)); err == nil && folder.IsDir() {
+			r, err := parseTenants(opts, []byte("version: 1\n"))
+			return r, nil, err
+		}
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("tenants_file: failed to read it: %w", err)
 	}
@@ -71,6 +84,9 @@ func (i *Instance) watch(ctx context.Context, inForce []byte) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	w := watcher{i: i, inForce: inForce}
+	if inForce == nil {
+		w.look() // says what it means, and is told again
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -103,7 +119,7 @@ func (w *watcher) look() {
 		w.refuse(fmt.Errorf("tenants_file: failed to read it: %w", err))
 		return
 	}
-	if bytes.Equal(data, w.inForce) {
+	if w.inForce != nil && bytes.Equal(data, w.inForce) {
 		if w.refused != "" {
 			w.refused = ""
 			w.i.metrics.TenantsRefused(false)
@@ -126,8 +142,12 @@ func (w *watcher) refuse(err error) {
 		return
 	}
 	w.refused, w.told = err.Error(), now
+	what := "tenants_file changed and is refused; the version before stays in force"
+	if w.inForce == nil {
+		what = "the registry is not there yet: the lines of all namespaces go to " + w.i.view.Load().router.PendingGroup() + ", from where replay takes them to their tenants"
+	}
 	for _, line := range strings.Split(err.Error(), "\n") {
-		w.i.env.Log.Error("tenants_file changed and is refused; the version before stays in force", "error", line)
+		w.i.env.Log.Error(what, "error", line)
 	}
 }
 

@@ -3,6 +3,7 @@ package output
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -87,6 +88,43 @@ func TestABrokenOrShrunkenVersionIsRefusedAndTheOldOneStays(t *testing.T) {
 			i.Close()
 			require.LessOrEqual(t, strings.Count(log.String(), "is refused"), 3, "each once, not each time it is looked at")
 		})
+	}
+}
+
+// Nodes may be up before the registry is published for the first time.
+func TestARegistryThatIsNotThereYetQuarantinesAndIsTakenOver(t *testing.T) {
+	file := t.TempDir() + "/tenants.yaml"
+	i, s, log := instance(t, fakeaws.Config{}, Environment{Node: "n1", ReloadEvery: time.Millisecond}, "tenant_source", "registry", "log_format", "json/emf", "tenants_file", file)
+	ship := func() {
+		t.Helper()
+		require.Equal(t, OK, i.Flush(context.Background(), tagA, chunkOf(time.Now(), map[string]any{"log": "x"}), 0))
+	}
+	says(t, log, 1, "the registry is not there yet: the lines of all namespaces go to /eks/quarantine/_pending")
+	ship()
+	require.Len(t, s.Events("/eks/quarantine/_pending", "tenant-a/p/c"), 1)
+	replaceFile(t, file, "")
+	says(t, log, 2, "the registry is not there yet")
+	replaceFile(t, file, "version: 1\ngeneration: 7\ntenants: {a: {namespaces: [tenant-a], emf: true}}")
+	says(t, log, 1, "tenants_file reloaded")
+	ship()
+	require.Len(t, s.Events("/eks/tenants/a", "tenant-a/p/c"), 1)
+	require.NoError(t, os.Remove(file))
+	says(t, log, 1, "the version before stays in force")
+	ship()
+	require.Len(t, s.Events("/eks/tenants/a", "tenant-a/p/c"), 2)
+	i.Close()
+}
+
+func TestAPathThatLeadsNowhereIsRefused(t *testing.T) {
+	for _, opts := range []map[string]string{
+		{"tenant_source": "registry", "tenants_file": t.TempDir() + "/typo/tenants.yaml"},
+		{"tenant_source": "prefix", "tenants_file": t.TempDir() + "/tenants.yaml"},
+	} {
+		opts["region"] = "us-east-1"
+		o, err := ParseOptions(from(opts))
+		require.NoError(t, err)
+		_, err = New(context.Background(), o, Environment{Log: slog.New(slog.DiscardHandler)})
+		require.ErrorContains(t, err, "tenants_file: failed to read it")
 	}
 }
 

@@ -67,6 +67,9 @@ func (r *Router) RouteSource(src Source) Route {
 	return r.to(src)
 }
 
+// PendingGroup is where lines of namespaces go that the registry does not know.
+func (r *Router) PendingGroup() string { return r.names.PendingGroup() }
+
 // QuarantineGroup is where events wait that a tenant's group does not take.
 func (r *Router) QuarantineGroup(tenant string) string { return r.names.QuarantineGroup(tenant) }
 
