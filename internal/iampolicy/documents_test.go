@@ -271,6 +271,58 @@ func TestTheProvisionerCannotRaiseItselfNorAnybody(t *testing.T) {
 	require.False(t, ask("iam:PassRole", reader, map[string][]string{"iam:passedtoservice": {"ec2.amazonaws.com"}}))
 }
 
+// An administrator's policy beside its own does not let the provisioner out: the Denies hold.
+func TestTheProvisionersDeniesHoldWhateverElseItIsGiven(t *testing.T) {
+	s := scope(t, "us-east-1")
+	all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
+	cluster, tenant := tenancy.TagCluster, tenancy.TagTenant
+	reader := s.ReaderRoleARN("acme")
+	ask := func(action, resource string, pairs ...string) Decision {
+		context := map[string][]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			context[strings.ToLower(pairs[i])] = []string{pairs[i+1]}
+		}
+		return Evaluate(Request{Action: action, Resource: resource, Context: context}, Policies{Identity: []*Document{all, s.Provisioner()}, SameAccount: true})
+	}
+	const other = "arn:aws:iam::aws:policy/AdministratorAccess"
+	for name, d := range map[string]Decision{
+		"taking the boundary off":                 ask("iam:DeleteRolePermissionsBoundary", reader, "iam:PermissionsBoundary", s.BoundaryARN()),
+		"another boundary":                        ask("iam:PutRolePermissionsBoundary", reader, "iam:PermissionsBoundary", other),
+		"a role with another boundary":            ask("iam:CreateRole", reader, "iam:PermissionsBoundary", other),
+		"a role with none":                        ask("iam:CreateRole", reader),
+		"a policy beyond the boundary":            ask("iam:PutRolePolicy", reader),
+		"a managed policy":                        ask("iam:AttachRolePolicy", reader, "iam:PermissionsBoundary", s.BoundaryARN()),
+		"deleting a role":                         ask("iam:DeleteRole", reader),
+		"taking tags off":                         ask("iam:UntagRole", reader, "aws:TagKeys", tenant),
+		"another tenant":                          ask("iam:TagRole", reader, requestTag+tenant, "globex", resourceTag+tenant, "acme", resourceTag+cluster, "prod"),
+		"another cluster":                         ask("iam:TagRole", reader, requestTag+cluster, "other", resourceTag+cluster, "prod"),
+		"another cluster's role":                  ask("iam:TagRole", reader, requestTag+cluster, "other", resourceTag+cluster, "other"),
+		"another cluster's role without a tenant": ask("iam:TagRole", reader, requestTag+tenant, "acme", resourceTag+cluster, "other"),
+		"a role for virtual machines":             ask("iam:PassRole", reader, "iam:PassedToService", "ec2.amazonaws.com"),
+	} {
+		require.True(t, d.Explicit, "%s: %s", name, d.By)
+	}
+	for name, d := range map[string]Decision{
+		"the boundary":         ask("iam:PutRolePermissionsBoundary", reader, "iam:PermissionsBoundary", s.BoundaryARN()),
+		"the same tenant":      ask("iam:TagRole", reader, requestTag+tenant, "acme", resourceTag+tenant, "acme", requestTag+cluster, "prod", resourceTag+cluster, "prod"),
+		"a new role's tags":    ask("iam:TagRole", reader, requestTag+tenant, "acme", requestTag+cluster, "prod"),
+		"some other tag of it": ask("iam:TagRole", reader, requestTag+tenancy.TagState, "retired", resourceTag+tenant, "acme", resourceTag+cluster, "prod"),
+	} {
+		require.True(t, d.Allowed, "%s: %s", name, d.By)
+	}
+	for _, resource := range []string{
+		s.BoundaryARN(), s.RoleARN(tenancy.ClusterRole(s.Cluster, s.Region, "provisioner")), s.RoleARN(tenancy.ClusterRole(s.Cluster, s.Region, "writer")),
+		"arn:aws:iam::111122223333:role/Admin", "arn:aws:iam::111122223333:user/x", other, "*",
+	} {
+		for _, action := range iamWrites {
+			if strings.HasPrefix(action, "iam:") {
+				d := ask(action, resource, "iam:PermissionsBoundary", s.BoundaryARN(), "iam:PassedToService", "pods.eks.amazonaws.com")
+				require.True(t, d.Explicit, "%s on %s: %s", action, resource, d.By)
+			}
+		}
+	}
+}
+
 func TestTheProvisionerChangesNoKeyButItsClusters(t *testing.T) {
 	s := scope(t, "us-east-1")
 	d := s.Provisioner()

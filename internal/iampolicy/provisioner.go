@@ -13,6 +13,8 @@ import (
 //   - the cluster's own roles have no tenant's tag: it can't touch them, itself among them;
 //   - the boundary is bootstrap's, which a person runs.
 //
+// Denies say so once more, for whatever else its role is given.
+//
 // roles are those of tenants with an account of their own, through which their groups are set up.
 func (s Scope) Provisioner(roles ...string) *Document {
 	boundary := s.BoundaryARN()
@@ -64,11 +66,32 @@ func (s Scope) Provisioner(roles ...string) *Document {
 		s.ofCluster(allow("OurKeys", []string{"kms:CreateAlias", "kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
 	)
-	return finished(d, roles,
-		deny("NoContent", content, "*"),
-		deny("BoundariesStay", []string{"iam:DeleteRolePermissionsBoundary"}, "*"),
-		deny("TheBoundaryStays", []string{"iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:SetDefaultPolicyVersion"}, boundary),
-	)
+	return finished(d, roles, append([]Statement{deny("NoContent", content, "*")}, s.never()...)...)
+}
+
+// never are the Denies that hold whatever other policies somebody gives the provisioner's role.
+func (s Scope) never() []Statement {
+	list := []Statement{
+		// Where a request names no boundary, or a role has none, the key is missing: that is denied, too.
+		deny("OnlyWithinTheBoundary", []string{"iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"}, "*").
+			when("StringNotEquals", "iam:PermissionsBoundary", s.BoundaryARN()),
+		deny("RolesStay", []string{"iam:AttachRolePolicy", "iam:DeleteRole", "iam:DeleteRolePermissionsBoundary", "iam:UntagRole"}, "*"),
+		// The boundary, users, and every role that is no reader's: itself, the cluster's others, anybody's.
+		{Sid: "NothingButReaders", Effect: Deny, NotResources: []string{s.readerRoles()}, Actions: []string{
+			"iam:Add*", "iam:Attach*", "iam:Change*", "iam:Create*", "iam:Deactivate*", "iam:Delete*", "iam:Detach*", "iam:Enable*", "iam:PassRole",
+			"iam:Put*", "iam:Remove*", "iam:Reset*", "iam:Resync*", "iam:Set*", "iam:Tag*", "iam:Untag*", "iam:Update*", "iam:Upload*",
+		}},
+		deny("PassToPodsOnly", []string{"iam:PassRole"}, "*").when("StringNotEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
+		deny("NoRoleOfAnotherCluster", []string{"iam:TagRole"}, "*").
+			when("Null", resourceTag+tenancy.TagCluster, "false").when("StringNotEquals", resourceTag+tenancy.TagCluster, s.Cluster),
+	}
+	// A tag that is there stays what it is; the same once more is no change.
+	for _, tag := range []struct{ sid, key string }{{"TheTenantStays", tenancy.TagTenant}, {"TheClusterStays", tenancy.TagCluster}} {
+		list = append(list, deny(tag.sid, []string{"iam:TagRole"}, "*").
+			when("Null", requestTag+tag.key, "false").when("Null", resourceTag+tag.key, "false").
+			when("StringNotEquals", requestTag+tag.key, "${"+resourceTag+tag.key+"}"))
+	}
+	return list
 }
 
 func (s Scope) eks(kind string) string {
