@@ -94,7 +94,7 @@ func (f *installationFlags) addTenants(cmd *cobra.Command) {
 func (t *trustFlags) add(cmd *cobra.Command, prefix, whose string) {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&t.principals, prefix+"principal", nil, "the ARN of a role or user who may assume the role "+whose)
-	fs.StringSliceVar(&t.accounts, prefix+"account", nil, "an account whose principals may, with --"+prefix+"external-id")
+	fs.StringSliceVar(&t.accounts, prefix+"account", nil, "another account whose principals may; needs --"+prefix+"external-id")
 	fs.StringSliceVar(&t.sso, prefix+"sso-role", nil, "a pattern of IAM Identity Center roles' ARNs")
 	fs.StringSliceVar(&t.irsa, prefix+"irsa", nil, "a service account namespace/name that gets the role by IRSA, with --"+prefix+"oidc-provider")
 	fs.StringVar(&t.oidc, prefix+"oidc-provider", "", "the cluster's OIDC provider, without https://")

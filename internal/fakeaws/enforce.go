@@ -128,13 +128,15 @@ func (s *account) rolePolicies(access roleAccess) (own []*iampolicy.Document, bo
 func (s *account) trusts(caller identity, policy string, ids map[string]string, ask permission) bool {
 	home := s.account(accountOf(caller.arn))
 	request := home.request(caller, ask)
+	another := false
 	if id := ids[request.Principal.ARN]; id != "" && id != caller.principal.roleID {
-		request.Principal.ARN = caller.principal.roleID
+		request.Principal.ARN, another = caller.principal.roleID, true
 	}
 	document := s.parsed(policy)
 	if !admits(request, document) {
-		// A policy may name the session itself instead of its role.
-		if request.Principal.ARN = caller.arn; caller.principal.role == "" || !admits(request, document) {
+		// A policy may name the session itself instead of its role. By the session's ARN alone it would be known as the
+		// role of that name again, which it is not if that was another.
+		if request.Principal.ARN = caller.arn; caller.principal.role == "" || another || !admits(request, document) {
 			return false
 		}
 	}

@@ -405,17 +405,20 @@ func TestTrustIsRenderedOrRefused(t *testing.T) {
 		trust Trust
 		says  string
 	}{
-		"nobody":                            {Trust{}, "names nobody"},
-		"everybody":                         {Trust{Principals: []string{"*"}}, "the ARN of a role"},
-		"an unknown variable":               {Trust{Principals: []string{"arn:aws:iam::111122223333:role/$(team)"}}, "unknown variable $(team)"},
-		"a service's ARN":                   {Trust{Principals: []string{"arn:aws:s3:::x"}}, "the ARN of a role"},
-		"an account's name":                 {Trust{Accounts: []string{"mine"}}, "12 digits"},
-		"an external id of one letter":      {Trust{Accounts: []string{"444455556666"}, ExternalID: "x"}, "external id"},
-		"a permission set with a wildcard":  {Trust{SSORoles: []string{"Admin*"}}, "permission set"},
-		"a pattern of another account":      {Trust{SSORoles: []string{"arn:aws:iam::444455556666:role/aws-reserved/*"}}, "not of account"},
-		"IRSA without a provider":           {Trust{IRSA: []ServiceAccount{{"a", "b"}}}, "OIDC provider"},
-		"IRSA with a URL":                   {Trust{IRSA: []ServiceAccount{{"a", "b"}}, OIDCProvider: "https://x"}, "without https://"},
-		"a service account with a wildcard": {Trust{PodIdentity: []ServiceAccount{{"*", "b"}}}, "a namespace's name"},
+		"nobody":                                 {Trust{}, "names nobody"},
+		"everybody":                              {Trust{Principals: []string{"*"}}, "the ARN of a role"},
+		"an unknown variable":                    {Trust{Principals: []string{"arn:aws:iam::111122223333:role/$(team)"}}, "unknown variable $(team)"},
+		"a service's ARN":                        {Trust{Principals: []string{"arn:aws:s3:::x"}}, "the ARN of a role"},
+		"an account's name":                      {Trust{Accounts: []string{"mine"}}, "12 digits"},
+		"another account without an external id": {Trust{Accounts: []string{"444455556666"}}, "other accounts must give one"},
+		"another account's root":                 {Trust{Principals: []string{"arn:aws:iam::444455556666:root"}}, "name it as an account, with an external id"},
+		"another partition":                      {Trust{Principals: []string{"arn:aws-cn:iam::111122223333:role/x"}}, "not of partition aws"},
+		"an external id of one letter":           {Trust{Accounts: []string{"444455556666"}, ExternalID: "x"}, "external id"},
+		"a permission set with a wildcard":       {Trust{SSORoles: []string{"Admin*"}}, "permission set"},
+		"a pattern of another account":           {Trust{SSORoles: []string{"arn:aws:iam::444455556666:role/aws-reserved/*"}}, "not of account"},
+		"IRSA without a provider":                {Trust{IRSA: []ServiceAccount{{"a", "b"}}}, "OIDC provider"},
+		"IRSA with a URL":                        {Trust{IRSA: []ServiceAccount{{"a", "b"}}, OIDCProvider: "https://x"}, "without https://"},
+		"a service account with a wildcard":      {Trust{PodIdentity: []ServiceAccount{{"*", "b"}}}, "a namespace's name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := s.TrustPolicy(test.trust, "acme", "tenant-acme")
@@ -435,6 +438,10 @@ func TestWhoMayAssumeAReaderRole(t *testing.T) {
 			"aws:requesttag/kubernetes-namespace": {namespace}, "aws:requesttag/kubernetes-service-account": {account},
 			"aws:requesttag/eks-cluster-arn": {"arn:aws:eks:us-east-1:111122223333:cluster/" + cluster}, "aws:sourceaccount": {"111122223333"},
 		}}
+	}
+	tagged := func(r Request, key, value string) Request {
+		r.Context[strings.ToLower(key)] = []string{value}
+		return r
 	}
 	web := func(sub, aud string) Request {
 		p := everyTrust.OIDCProvider
@@ -466,6 +473,9 @@ func TestWhoMayAssumeAReaderRole(t *testing.T) {
 		"another namespace's own name":         {pod("portal", "logs", "prod"), true, false},
 		"the portal's":                         {pod("portal", "acme", "prod"), true, true},
 		"of another cluster":                   {pod("tenant-acme", "logs", "test"), true, false},
+		"of another account":                   {tagged(pod("tenant-acme", "logs", "prod"), "aws:sourceaccount", "444455556666"), true, false},
+		"with a tenant's tag":                  {tagged(pod("tenant-acme", "logs", "prod"), requestTag+tenancy.TagTenant, "globex"), true, false},
+		"with a cluster's tag":                 {tagged(pod("tenant-acme", "logs", "prod"), requestTag+tenancy.TagCluster, "other"), true, false},
 		"the token's service account":          {web("system:serviceaccount:tenant-acme:logs", "sts.amazonaws.com"), true, true},
 		"for somebody else":                    {web("system:serviceaccount:tenant-acme:logs", "vault"), true, false},
 		"of another service account":           {web("system:serviceaccount:tenant-acme:logs2", "sts.amazonaws.com"), true, false},

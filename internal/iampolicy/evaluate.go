@@ -9,7 +9,8 @@ import (
 // Principal is who asks.
 type Principal struct {
 	// ARN is the user's, the role's, or the role session's. A role session may be given by
-	// its role, and by itself in Session.
+	// its role, and by itself in Session; by itself alone it is known by its role's name, which
+	// no two roles of an account share, whatever their paths.
 	ARN, Session string
 	Account      string
 	// Service is such as pods.eks.amazonaws.com, Federated an identity provider's ARN: they
@@ -226,7 +227,7 @@ func (p *Principals) names(who *Principal) (how named) {
 			how = max(how, byAccount)
 		case a != "" && (a == who.Session || a == who.ARN && isSession(a)):
 			how = max(how, bySession)
-		case a != "" && a == who.ARN:
+		case a != "" && (a == who.ARN || isRoleOf(a, who.ARN)):
 			how = max(how, byRole)
 		}
 	}
@@ -234,6 +235,19 @@ func (p *Principals) names(who *Principal) (how named) {
 }
 
 func isSession(arn string) bool { return strings.Contains(arn, ":assumed-role/") }
+
+// isRoleOf reports whether a role's ARN is that of a session's role. A session's ARN has the
+// role's name without its path.
+func isRoleOf(role, session string) bool {
+	r, s := strings.SplitN(role, ":", 6), strings.SplitN(session, ":", 6)
+	if len(r) != 6 || len(s) != 6 || r[0] != "arn" || s[0] != "arn" || r[1] != s[1] || r[2] != "iam" || s[2] != "sts" || r[4] != s[4] {
+		return false
+	}
+	path, ok := strings.CutPrefix(r[5], "role/")
+	rest, assumed := strings.CutPrefix(s[5], "assumed-role/")
+	name, _, _ := strings.Cut(rest, "/")
+	return ok && assumed && name != "" && path[strings.LastIndexByte(path, '/')+1:] == name
+}
 
 // accountPrincipal reads an account's id, or its root's ARN.
 func accountPrincipal(s string) (id string, ok bool) {

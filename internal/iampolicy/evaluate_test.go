@@ -181,6 +181,19 @@ func TestKindsOfPolicies(t *testing.T) {
 	}
 }
 
+// Who is known by the session alone is the role that a resource's policy names, whatever the role's path.
+func TestASessionIsItsRole(t *testing.T) {
+	for named, want := range map[string]bool{
+		role: true, "arn:aws:iam::111122223333:role/a/path/r": true, session: true,
+		"arn:aws:iam::111122223333:role/r2": false, "arn:aws:iam::111122223333:role/r/s": false, "arn:aws:iam::444455556666:role/r": false,
+		"arn:aws-cn:iam::111122223333:role/r": false, "arn:aws:iam::111122223333:user/r": false, "arn:aws:sts::111122223333:assumed-role/r/t": false,
+	} {
+		trust := parsed(t, `{"Effect":"Allow","Principal":{"AWS":"`+named+`"},"Action":"sts:AssumeRole"}`)
+		d := Evaluate(Request{Action: "sts:AssumeRole", Resource: role + "2", Principal: Principal{ARN: session, Account: "111122223333"}}, Policies{Resource: []*Document{trust}, SameAccount: true, Required: true})
+		require.Equal(t, want, d.Allowed, "%s: %s", named, d.By)
+	}
+}
+
 func TestServicesAndProvidersAreNamedByTheResource(t *testing.T) {
 	trust := parsed(t, `{"Effect":"Allow","Principal":{"Service":"pods.eks.amazonaws.com"},"Action":"sts:AssumeRole"},
 		{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/p"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"p:sub":"a"}}}`)

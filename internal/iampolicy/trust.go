@@ -13,10 +13,11 @@ import (
 // Trust says who may assume a role: a template over $(tenant), $(namespace), $(cluster),
 // $(region), $(account) and $(partition).
 type Trust struct {
-	// Principals are ARNs of roles and users, of whatever account.
+	// Principals are ARNs of roles and users, of whatever account, and of this account itself
+	// (…:root).
 	Principals []string
 	// Accounts are other accounts' ids, whose own policies then decide; each must send
-	// ExternalID where that is set.
+	// ExternalID: without one, anybody whom such an account serves might come through it.
 	Accounts   []string
 	ExternalID string
 	// SSORoles are names of IAM Identity Center permission sets, or patterns of the ARNs of
@@ -49,7 +50,8 @@ const audience = "sts.amazonaws.com"
 // both are empty, and the template may not name them. All that is wrong is reported together; a
 // trust that names nobody is an error.
 //
-// Nobody named here may set session tags but EKS: they would take the place of the role's own.
+// Nobody named here may set session tags but EKS, and EKS none of our keys: they would take the
+// place of the role's own.
 func (s Scope) TrustPolicy(t Trust, tenant, namespace string) (*Document, error) {
 	r := rendering{known: map[string]string{"tenant": tenant, "namespace": namespace, "cluster": s.Cluster, "region": s.Region, "account": s.Account, "partition": s.Partition}}
 	d := document()
@@ -58,7 +60,16 @@ func (s Scope) TrustPolicy(t Trust, tenant, namespace string) (*Document, error)
 		return &d.Statements[len(d.Statements)-1]
 	}
 	root := "arn:" + s.Partition + ":iam::" + s.Account + ":root"
-	if principals := r.all("principal", t.Principals, principalForm, "the ARN of a role, a user or an account (…:root)"); len(principals) > 0 {
+	if principals := r.all("principal", t.Principals, principalForm, "the ARN of a role, a user or this account (…:root)"); len(principals) > 0 {
+		for _, p := range principals {
+			if parts := strings.Split(p, ":"); parts[0] == "arn" && len(parts) == 6 {
+				if parts[1] != s.Partition {
+					r.add("principal %q is not of partition %s", p, s.Partition)
+				} else if parts[5] == "root" && parts[4] != s.Account {
+					r.add("principal %q is another account: name it as an account, with an external id", p)
+				}
+			}
+		}
 		add("Principals", Principals{AWS: principals}, "sts:AssumeRole")
 	}
 	if len(t.Accounts) > 0 {
@@ -67,13 +78,11 @@ func (s Scope) TrustPolicy(t Trust, tenant, namespace string) (*Document, error)
 			accounts = append(accounts, "arn:"+s.Partition+":iam::"+id+":root")
 		}
 		st := add("Accounts", Principals{AWS: accounts}, "sts:AssumeRole")
-		if t.ExternalID != "" {
-			id := r.fill("external id", t.ExternalID)
-			if !tenancy.ValidExternalID(id) {
-				r.add("external id %q: use 2 to 1224 letters, digits and +=,.@:/-_", id)
-			}
-			*st = st.when("StringEquals", "sts:ExternalId", id)
+		id := r.fill("external id", t.ExternalID)
+		if !tenancy.ValidExternalID(id) {
+			r.add("external id %q: other accounts must give one: use 2 to 1224 letters, digits and +=,.@:/-_", id)
 		}
+		*st = st.when("StringEquals", "sts:ExternalId", id)
 	}
 	if patterns := s.ssoRoles(&r, t.SSORoles); len(patterns) > 0 {
 		st := add("SSO", Principals{AWS: []string{root}}, "sts:AssumeRole")
@@ -103,7 +112,9 @@ func (s Scope) TrustPolicy(t Trust, tenant, namespace string) (*Document, error)
 		*st = st.when("StringEquals", requestTag+"eks-cluster-arn", s.eks("cluster")).
 			when("StringEquals", requestTag+"kubernetes-namespace", ns).
 			when("StringEquals", requestTag+"kubernetes-service-account", byNamespace[ns]...).
-			when("StringEquals", "aws:SourceAccount", s.Account)
+			when("StringEquals", "aws:SourceAccount", s.Account).
+			when("Null", requestTag+tenancy.TagTenant, "true").
+			when("Null", requestTag+tenancy.TagCluster, "true")
 	}
 	if len(d.Statements) == 0 && len(r.errs) == 0 {
 		r.add("it names nobody")
