@@ -36,7 +36,19 @@ func (s *account) forKey(name *string, aliases bool) permission {
 		return permission{resource: arn}
 	}
 	policy := k.policy
-	return permission{resource: k.arn, context: resourceTagKeys(k.tags), keyPolicy: &policy}
+	return permission{resource: k.arn, context: s.keyContext(k), keyPolicy: &policy}
+}
+
+// keyContext are the condition keys that tell of a key: its tags, and its aliases as kms:ResourceAliases. In AWS a change of
+// either may take up to five minutes to count. The caller holds the lock.
+func (s *account) keyContext(k *kmsKey) map[string][]string {
+	p := permission{context: resourceTagKeys(k.tags)}
+	for alias, id := range s.kms.aliases {
+		if id == k.id {
+			p.set("kms:resourcealiases", alias)
+		}
+	}
+	return p.context
 }
 
 func (s *account) updateKey(name *string, aliases bool, change func(*kmsKey) *APIError) *APIError {
@@ -166,7 +178,7 @@ func (r *createKey) do(s *account, caller identity) (any, *APIError) {
 		id: id, arn: s.regionalARN("kms", "key/"+id), created: s.now(), description: deref(r.Description), policy: policy, enabled: true,
 		tags: tags,
 	}
-	if err := s.checkKeyPolicy(policy, deref(r.Bypass), caller, k.arn, tags); err != nil {
+	if err := s.checkKeyPolicy(policy, deref(r.Bypass), caller, k.arn, resourceTagKeys(tags)); err != nil {
 		return nil, err
 	}
 	s.kms.mu.Lock()
@@ -208,15 +220,15 @@ func (r *putKeyPolicy) do(s *account, caller identity) (any, *APIError) {
 		return nil, kmsInvalid("The only valid policy name is default.")
 	}
 	var arn string
-	var tags map[string]string
+	var context map[string][]string
 	err := s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
-		arn, tags = k.arn, k.tags // replaced as a whole, never changed
+		arn, context = k.arn, s.keyContext(k)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkKeyPolicy(deref(r.Policy), deref(r.Bypass), caller, arn, tags); err != nil {
+	if err := s.checkKeyPolicy(deref(r.Policy), deref(r.Bypass), caller, arn, context); err != nil {
 		return nil, err
 	}
 	return nil, s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
@@ -503,11 +515,11 @@ func (r *listResourceTags) do(s *account, _ identity) (any, *APIError) {
 	return out, err
 }
 
-// checkKeyPolicy checks the policy of a key with these tags. KMS refuses one "that doesn't allow the calling principal to
+// checkKeyPolicy checks the policy of a key of which context tells (keyContext). KMS refuses one "that doesn't allow the calling principal to
 // make a subsequent PutKeyPolicy request" (CreateKey); how it finds out is unverified. Here the whole of that request is
-// decided, the caller's own policies included where the key's leaves it to them, with the key's tags as aws:ResourceTag:
-// those that CreateKey brings are taken for the key's.
-func (s *account) checkKeyPolicy(policy string, bypass bool, caller identity, arn string, tags map[string]string) *APIError {
+// decided, the caller's own policies included where the key's leaves it to them, with the key's tags as aws:ResourceTag
+// and its aliases: tags that CreateKey brings are taken for the key's.
+func (s *account) checkKeyPolicy(policy string, bypass bool, caller identity, arn string, context map[string][]string) *APIError {
 	if len(policy) > maxKeyPolicy {
 		return &APIError{Code: "LimitExceededException", Message: fmt.Sprintf("The key policy is larger than %d bytes.", maxKeyPolicy)}
 	}
@@ -520,7 +532,7 @@ func (s *account) checkKeyPolicy(policy string, bypass bool, caller identity, ar
 			return &APIError{Code: "MalformedPolicyDocumentException", Message: "A statement of the key policy has no principal."}
 		}
 	}
-	again := permission{action: "kms:PutKeyPolicy", resource: arn, context: resourceTagKeys(tags), keyPolicy: &policy}
+	again := permission{action: "kms:PutKeyPolicy", resource: arn, context: context, keyPolicy: &policy}
 	if allowed, _ := s.permits(caller, again); s.cfg.Enforce && !bypass && !allowed {
 		return &APIError{Code: "MalformedPolicyDocumentException", Message: "The new key policy will not allow you to update the key policy in the future."}
 	}

@@ -331,6 +331,8 @@ func TestTheProvisionerChangesNoKeyButItsClusters(t *testing.T) {
 	}
 	both := tags(requestTag, s.Cluster)
 	maps.Copy(both, tags(resourceTag, s.Cluster))
+	aliased := tags(resourceTag, s.Cluster)
+	aliased["kms:resourcealiases"] = []string{"alias/somebody", "alias/eks-tenant-logs/" + s.Cluster + "/acme"}
 	foreign := tags(requestTag, s.Cluster)
 	maps.Copy(foreign, tags(resourceTag, "other"))
 	for _, x := range []struct {
@@ -345,10 +347,12 @@ func TestTheProvisionerChangesNoKeyButItsClusters(t *testing.T) {
 		{"its tags, should they count as a key's already", "kms:TagResource", "*", both, true},
 		{"another's tags", "kms:TagResource", "*", tags(requestTag, "other"), false},
 		{"our tag on another's key", "kms:TagResource", s.kms("key/1"), foreign, false},
-		{"our key's policy", "kms:PutKeyPolicy", s.kms("key/1"), tags(resourceTag, s.Cluster), true},
+		{"our key's policy", "kms:PutKeyPolicy", s.kms("key/1"), aliased, true},
+		{"the policy of a key that has our tag alone", "kms:PutKeyPolicy", s.kms("key/1"), tags(resourceTag, s.Cluster), false},
+		{"the policy of a key that has our alias alone", "kms:PutKeyPolicy", s.kms("key/1"), map[string][]string{"kms:resourcealiases": aliased["kms:resourcealiases"]}, false},
 		{"another's key's policy", "kms:PutKeyPolicy", s.kms("key/1"), tags(resourceTag, "other"), false},
 		{"nobody's key's policy", "kms:PutKeyPolicy", s.kms("key/1"), nil, false},
-		{"our key's alias", "kms:CreateAlias", s.kms("key/1"), tags(resourceTag, s.Cluster), true},
+		{"a key's alias, which its own policy decides", "kms:CreateAlias", s.kms("key/1"), aliased, false},
 		{"our alias", "kms:CreateAlias", s.kms("alias/eks-tenant-logs/" + s.Cluster + "/acme"), nil, true},
 		{"another's alias", "kms:CreateAlias", s.kms("alias/eks-tenant-logs/other/acme"), nil, false},
 		{"use of our key", "kms:Decrypt", s.kms("key/1"), tags(resourceTag, s.Cluster), false},
@@ -359,6 +363,39 @@ func TestTheProvisionerChangesNoKeyButItsClusters(t *testing.T) {
 		got := Evaluate(Request{Action: x.action, Resource: x.resource, Context: x.context}, Policies{Identity: []*Document{d}, SameAccount: true}).Allowed
 		require.Equal(t, x.allowed, got, x.name)
 	}
+}
+
+func TestAKeysPolicyNamesWhoMayDoWhatWithIt(t *testing.T) {
+	s := scope(t, "us-gov-west-1")
+	all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
+	ask := func(action, arn string, policies ...*Document) bool {
+		account := strings.Split(arn, ":")[4]
+		return Evaluate(Request{Action: action, Resource: s.kms("key/1"), Principal: Principal{ARN: arn, Account: account}, Context: map[string][]string{"aws:principalarn": {arn}}},
+			Policies{Identity: policies, Resource: []*Document{s.KMS("acme")}, SameAccount: account == s.Account, Required: true}).Allowed
+	}
+	provisioner, admin := s.ProvisionerRoleARN(), "arn:aws-us-gov:iam::111122223333:role/Admin"
+	for _, action := range []string{"kms:CreateAlias", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"} {
+		require.True(t, ask(action, provisioner), action)
+		require.True(t, ask(action, provisioner, s.Provisioner()), action)
+		require.True(t, ask(action, admin, all), action)
+		require.False(t, ask(action, admin), action)
+		require.False(t, ask(action, "arn:aws-us-gov:iam::444455556666:role"+s.RolePath+"x", all), action)
+	}
+	for _, action := range []string{"kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncryptFrom", "kms:CreateGrant"} {
+		for _, arn := range []string{provisioner, admin} {
+			require.False(t, ask(action, arn, all), "%s by %s", action, arn)
+		}
+	}
+	for _, action := range []string{"kms:ScheduleKeyDeletion", "kms:DisableKey", "kms:Decrypt", "kms:CreateGrant"} {
+		require.False(t, ask(action, provisioner, all, s.Provisioner()), action)
+	}
+	logs := func(service, arn string) bool {
+		return Evaluate(Request{Action: "kms:Decrypt", Resource: s.kms("key/1"), Principal: Principal{Service: service}, Context: map[string][]string{"kms:encryptioncontext:aws:logs:arn": {arn}}},
+			Policies{Resource: []*Document{s.KMS("acme")}, SameAccount: true, Required: true}).Allowed
+	}
+	require.True(t, logs("logs.us-gov-west-1.amazonaws.com", s.bare("/eks/tenants/acme")))
+	require.False(t, logs("logs.us-gov-west-1.amazonaws.com", s.bare("/eks/tenants/acme-corp")))
+	require.False(t, logs("s3.amazonaws.com", s.bare("/eks/tenants/acme")))
 }
 
 func TestNobodyDeletesAndOnlyReadersAndReplayRead(t *testing.T) {

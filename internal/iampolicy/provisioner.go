@@ -58,12 +58,14 @@ func (s Scope) Provisioner(roles ...string) *Document {
 		allow("LookAtKeys", []string{"kms:ListAliases", "kms:ListKeys", "kms:ListResourceTags"}, "*"),
 		s.ofCluster(allow("CreateKeys", []string{"kms:CreateKey"}, "*"), requestTag),
 		// Tags come with CreateKey, and for that the permission may not be held to certain keys (KMS Developer Guide,
-		// "Controlling access to tags"); nothing tells a key that is made from one that is there. What can be held is
-		// that another cluster's key does not become ours. A key without our tag could, where its policy leaves it to
-		// the account who changes it.
+		// "Controlling access to tags"); nothing tells a key that is made from one that is there. Hence a tag alone gives
+		// nothing: what a key needs after it is made, its own policy lets the provisioner do (KMS).
 		s.ofCluster(allow("TagNewKeys", []string{"kms:TagResource"}, "*"), requestTag).
 			when("StringEqualsIfExists", resourceTag+tenancy.TagCluster, s.Cluster),
-		s.ofCluster(allow("OurKeys", []string{"kms:CreateAlias", "kms:DescribeKey", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag),
+		// A key whose policy somebody changed is known by its alias, which no other key can be given: CreateAlias asks for
+		// the key as well, and of keys only their own policies allow it.
+		s.ofCluster(allow("RepairKeys", []string{"kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag).
+			when("ForAnyValue:StringLike", "kms:ResourceAliases", "alias/eks-tenant-logs/"+s.Cluster+"/*"),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
 	)
 	return finished(d, roles, append([]Statement{deny("NoContent", content, "*")}, s.never()...)...)
@@ -82,6 +84,8 @@ func (s Scope) never() []Statement {
 			"iam:Put*", "iam:Remove*", "iam:Reset*", "iam:Resync*", "iam:Set*", "iam:Tag*", "iam:Untag*", "iam:Update*", "iam:Upload*",
 		}},
 		deny("PassToPodsOnly", []string{"iam:PassRole"}, "*").when("StringNotEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
+		// It may write keys' policies: what they let it do with a key, this does not.
+		deny("NoUseOfKeys", []string{"kms:CreateGrant", "kms:Decrypt", "kms:Disable*", "kms:ReEncrypt*", "kms:ScheduleKeyDeletion"}, "*"),
 		deny("NoRoleOfAnotherCluster", []string{"iam:TagRole"}, "*").
 			when("Null", resourceTag+tenancy.TagCluster, "false").when("StringNotEquals", resourceTag+tenancy.TagCluster, s.Cluster),
 	}
@@ -102,16 +106,26 @@ func (s Scope) kms(what string) string {
 	return "arn:" + s.Partition + ":kms:" + s.Region + ":" + s.Account + ":" + what
 }
 
-// KMS is the policy of a tenant's key: CloudWatch Logs may use it for the tenant's group, and
-// the account's own policies say who looks after it. Who may read the group needs nothing of the
-// key: CloudWatch Logs decrypts.
+// KMS is the policy of a tenant's key: CloudWatch Logs may use it for the tenant's group, the
+// account's administrators may look after it, and nobody may decrypt with it by hand. Who may
+// read the group needs nothing of the key: CloudWatch Logs decrypts.
+//
+// What the provisioner does to a key is allowed here and not in its own policy, which would reach
+// every other key that leaves it to the account. Its role is named by a condition, for KMS
+// refuses a policy that names a role that is not there.
 func (s Scope) KMS(tenant string) *Document {
-	admin := allow("Account", []string{"kms:*"}, "*")
+	admin := allow("Administer", []string{
+		"kms:CancelKeyDeletion", "kms:CreateAlias", "kms:DeleteAlias", "kms:Describe*", "kms:Disable*", "kms:Enable*", "kms:Get*", "kms:List*",
+		"kms:PutKeyPolicy", "kms:RevokeGrant", "kms:RotateKeyOnDemand", "kms:ScheduleKeyDeletion", "kms:TagResource", "kms:UntagResource", "kms:Update*",
+	}, "*")
 	admin.Principal = &Principals{AWS: []string{"arn:" + s.Partition + ":iam::" + s.Account + ":root"}}
 	use := allow("CloudWatchLogs", []string{"kms:Decrypt*", "kms:Describe*", "kms:Encrypt*", "kms:GenerateDataKey*", "kms:ReEncrypt*"}, "*").
 		when("ArnEquals", "kms:EncryptionContext:aws:logs:arn", s.bare(s.Names.Group(tenant)))
 	use.Principal = &Principals{Service: []string{"logs." + s.Region + "." + s.suffix()}}
-	return document(admin, use)
+	keep := allow("Provisioner", []string{"kms:CreateAlias", "kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, "*").
+		when("StringEquals", "aws:PrincipalArn", s.ProvisionerRoleARN())
+	keep.Principal = &Principals{AWS: []string{"*"}}
+	return document(admin, use, keep)
 }
 
 // suffix ends the names of services (facts: logs.<region>.<DNS suffix>).

@@ -95,6 +95,11 @@ func (s Scope) ReaderRoleARN(tenant string) string {
 	return s.RoleARN(tenancy.ReaderRole(s.Cluster, s.Region, tenant))
 }
 
+// ProvisionerRoleARN is the provisioner's own role, as bootstrap makes it.
+func (s Scope) ProvisionerRoleARN() string {
+	return s.RoleARN(tenancy.ClusterRole(s.Cluster, s.Region, "provisioner"))
+}
+
 // readerRoles are all tenants' reader roles: no role of the cluster's own is among them, for
 // what follows the head there is another character (tenancy.ClusterRole).
 func (s Scope) readerRoles() string { return s.RoleARN("eks-tenant-logs_*") }

@@ -289,9 +289,14 @@ func TestKeysAndPodsAreRepairedByTheProvisionersOwnRole(t *testing.T) {
 		} {
 			require.Equal(t, awsclient.ClassDenied, awsclient.Classify(err), "%s of %s key: %v", call, name, err)
 		}
-		if tags != nil {
-			_, err = keys.TagResource(ctx, &kms.TagResourceInput{KeyId: id, Tags: tagged("c1")})
-			require.Equal(t, awsclient.ClassDenied, awsclient.Classify(err), "%s key is not taken over: %v", name, err)
+		_, err = keys.TagResource(ctx, &kms.TagResourceInput{KeyId: id, Tags: tagged("c1")})
+		require.Equal(t, tags != nil, awsclient.Classify(err) == awsclient.ClassDenied, "our tag on %s key: %v", name, err)
+		// A tag alone gives nothing.
+		for call, err := range map[string]error{
+			"PutKeyPolicy": second(keys.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: id, Policy: aws.String(account)})),
+			"CreateAlias":  second(keys.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: alias, TargetKeyId: id})),
+		} {
+			require.Equal(t, awsclient.ClassDenied, awsclient.Classify(err), "%s of %s key with our tag: %v", call, name, err)
 		}
 	}
 	for name, tags := range map[string][]kmstypes.Tag{"no tags": nil, "another cluster's": tagged("c2")} {
