@@ -52,6 +52,10 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 				return err
 			}
 			b.TenantRoles = tenantRoles(roles, tenants)
+			// The account is not known yet; what there is of the scope tells most.
+			if err := f.installation.Scope.CheckTenantRoles(b.TenantRoles); err != nil {
+				return err
+			}
 			if t, readErr := f.trust.read(); readErr == nil && len(t.Principals)+len(t.Accounts)+len(t.SSORoles)+len(t.IRSA)+len(t.PodIdentity) == 0 {
 				f.installation.NoReaderRoles = true // bootstrap makes none
 			}
@@ -85,7 +89,7 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 	provisioner.add(cmd, "provisioner-", "of the provisioner")
 	auditor.add(cmd, "auditor-", "of auditors")
 	replay.add(cmd, "replay-", "of replay")
-	cmd.Flags().StringSliceVar(&roles, "tenant-role", nil, "the roleArn of a tenant with an account of its own, or a pattern of such; may be given again; those of --tenants-file are known")
+	cmd.Flags().StringSliceVar(&roles, "tenant-role", nil, "the roleArn of a tenant with an account of its own; its account may be *; may be given again; those of --tenants-file are known")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "print the plan")
 	cmd.Flags().BoolVar(&standalone, "no-controller", false, "the nodes create groups themselves: no controller, and nobody runs apply")
 	return cmd

@@ -93,7 +93,7 @@ func policyCommand() *cobra.Command {
 	fs.StringVar(&f.tenant, "tenant", "", "the tenant, for reader, kms and trust")
 	fs.StringVar(&f.namespace, "namespace", "", "the tenant's namespace, for trust; default: by the prefix rule")
 	fs.BoolVar(&f.controller, "controller", true, "of writer: the provisioner is there, so nodes neither create groups nor set retention")
-	fs.StringSliceVar(&f.roles, "tenant-role", nil, "of writer, provisioner and replay: the roleArn of a tenant with an account of its own; may be given again")
+	fs.StringSliceVar(&f.roles, "tenant-role", nil, "of writer, provisioner and replay: the roleArn of a tenant with an account of its own; its account may be *; may be given again")
 	f.trust.add(cmd, "trust-", "of the reader role; $(tenant) and $(namespace) are replaced")
 	fs.StringVarP(&f.output, "output", "o", "json", "json or yaml")
 	return cmd
@@ -111,6 +111,9 @@ func (f *policyFlags) render(name string) ([]byte, error) {
 	f.scope.Names = to.names
 	scope, err := iampolicy.NewScope(f.scope)
 	if err != nil {
+		return nil, err
+	}
+	if err := scope.CheckTenantRoles(f.roles); err != nil {
 		return nil, err
 	}
 	p := policies[name]

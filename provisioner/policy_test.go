@@ -77,12 +77,26 @@ func TestTenantsWithAnAccountOfTheirOwnAreReached(t *testing.T) {
 		{Name: "a", Settings: &tenancy.Tenant{Name: "a", RoleARN: "arn:aws:iam::444455556666:role/logs"}},
 		{Name: "b"}, {Name: "c", Settings: &tenancy.Tenant{Name: "c", RoleARN: "arn:aws:iam::444455556666:role/logs"}},
 	}
-	roles := tenantRoles([]string{"arn:aws:iam::*:role/tenant-logs"}, tenants)
-	require.Equal(t, []string{"arn:aws:iam::*:role/tenant-logs", "arn:aws:iam::444455556666:role/logs"}, roles)
+	const open = "arn:aws-us-gov:iam::*:role/tenant-logs"
+	require.Equal(t, []string{open, "arn:aws:iam::444455556666:role/logs"}, tenantRoles([]string{open}, tenants))
 	for _, name := range []string{"writer", "provisioner", "replay"} {
-		text, err := printed(append([]string{name, "--tenant-role", roles[0]}, whereabouts...)...)
-		require.NoError(t, err)
-		require.Contains(t, text, `"sts:AssumeRole"`)
-		require.Contains(t, text, roles[0])
+		for _, role := range []string{open, "arn:aws-us-gov:iam::444455556666:role/path/logs"} {
+			text, err := printed(append([]string{name, "--tenant-role", role}, whereabouts...)...)
+			require.NoError(t, err)
+			require.Contains(t, text, `"sts:AssumeRole"`)
+			require.Contains(t, text, role)
+		}
+	}
+}
+
+// Both commands say the same of a role that must not be named, bootstrap before it makes a call.
+func TestOnlyRolesMayBeNamedForTenantsOwnAccounts(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "x")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "y")
+	for _, arn := range []string{"*", "arn:aws-us-gov:iam::444455556666:role/*", "arn:aws-us-gov:iam::444455556666:root", "arn:aws-us-gov:iam::444455556666:user/u", "arn:aws-us-gov:iam::*:role/eks-tenant-logs/x"} {
+		_, err := printed(append([]string{"writer", "--tenant-role", arn}, whereabouts...)...)
+		require.ErrorContains(t, err, "of a tenant's own account")
+		_, again := execute(append([]string{"bootstrap", "--partition", "aws-us-gov", "--tenant-role", arn, "--endpoint", "http://127.0.0.1:1", "--sts-endpoint", "http://127.0.0.1:1"}, whereabouts...)...)
+		require.EqualError(t, again, err.Error())
 	}
 }

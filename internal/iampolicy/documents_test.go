@@ -41,7 +41,7 @@ func documents(t require.TestingT, s Scope, tenant string) map[string]*Document 
 	require.NoError(t, err)
 	return map[string]*Document{
 		"writer": s.Writer(true), "writer-alone": s.Writer(false), "reader": s.Reader(tenant), "reader-abac": s.ReaderABAC(), "boundary": s.Boundary(),
-		"auditor": s.Auditor(), "provisioner": s.Provisioner("arn:" + s.Partition + ":iam::444455556666:role/logs"), "replay": s.Replay(), "kms": s.KMS(tenant), "trust": trust,
+		"auditor": s.Auditor(), "provisioner": s.Provisioner("arn:"+s.Partition+":iam::444455556666:role/logs", "arn:"+s.Partition+":iam::*:role/tenants/logs"), "replay": s.Replay(), "kms": s.KMS(tenant), "trust": trust,
 	}
 }
 
@@ -434,6 +434,77 @@ func TestNobodyDeletesAndOnlyReadersAndReplayRead(t *testing.T) {
 			require.Equal(t, want, is, "%s, controller %v", action, controller)
 		}
 	}
+}
+
+func TestWhichRolesMayBeNamedForTenantsOwnAccounts(t *testing.T) {
+	s := scope(t, "us-east-1")
+	atRoot := s
+	atRoot.RolePath = "/"
+	for _, x := range []struct {
+		arn   string
+		scope Scope
+		says  string // empty: it may
+	}{
+		{"arn:aws:iam::444455556666:role/logs", s, ""},
+		{"arn:aws:iam::444455556666:role/a/path/logs", s, ""},
+		{"arn:aws:iam::444455556666:role/eks-tenant-logs/logs", s, ""},
+		{"arn:aws:iam::111122223333:role/logs", s, ""},
+		{"arn:aws:iam::*:role/a/path/logs", s, ""},
+		{"arn:aws:iam::*:role/logs", atRoot, ""},
+		{"arn:aws:iam::*:role/eks-tenant-logs-theirs", s, ""},
+		{"arn:aws:iam::*:role/eks-tenant-logs-theirs", Scope{}, ""},
+		{"arn:aws:iam::*:role/eks-tenant-logs/x", Scope{}, "this installation's own roles"},
+		{"", s, "not the ARN of one role"},
+		{"*", s, "not the ARN of one role"},
+		{"logs", s, "not the ARN of one role"},
+		{"arn:aws:iam::444455556666:role/*", s, "not the ARN of one role"},
+		{"arn:aws:iam::444455556666:role/log?", s, "not the ARN of one role"},
+		{"arn:aws:iam::4444*:role/logs", s, "not the ARN of one role"},
+		{"arn:*:iam::444455556666:role/logs", s, "not the ARN of one role"},
+		{"arn:aws:iam::444455556666:role/logs/", s, "not the ARN of one role"},
+		{"arn:aws:iam::444455556666:role/${aws:PrincipalTag/x}", s, "not the ARN of one role"},
+		{"arn:aws:iam::444455556666:root", s, "not the ARN of one role"},
+		{"arn:aws:iam::444455556666:user/logs", s, "not the ARN of one role"},
+		{"arn:aws:sts::444455556666:assumed-role/logs/x", s, "not the ARN of one role"},
+		{"arn:aws-cn:iam::444455556666:role/logs", s, "another partition"},
+		{s.ReaderRoleARN("acme"), s, "this installation's own roles"},
+		{"arn:aws:iam::111122223333:role/EKS-tenant-logs/x", s, "this installation's own roles"},
+		{"arn:aws:iam::*:role/eks-tenant-logs/x", s, "this installation's own roles"},
+		{atRoot.ReaderRoleARN("acme"), atRoot, "this installation's own roles"},
+		{"arn:aws:iam::*:role/eks-tenant-logs_x", atRoot, "this installation's own roles"},
+	} {
+		err := x.scope.CheckTenantRoles([]string{"arn:aws:iam::777788889999:role/other", x.arn})
+		if x.says == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, x.says, x.arn)
+		require.NotContains(t, err.Error(), "777788889999")
+	}
+}
+
+// Whoever may assume tenants' roles assumes those, none of this installation's, and by an open
+// account none of this one.
+func TestTenantsRolesAreTheOnlyOnesAssumed(t *testing.T) {
+	s := scope(t, "us-east-1")
+	all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
+	roles := []string{"arn:aws:iam::444455556666:role/logs", "arn:aws:iam::*:role/tenants/logs"}
+	for name, d := range map[string]*Document{"writer": s.Writer(true, roles...), "alone": s.Writer(false, roles...), "provisioner": s.Provisioner(roles...), "replay": s.Replay(roles...)} {
+		ask := func(arn string, more ...*Document) bool {
+			return Evaluate(Request{Action: "sts:AssumeRole", Resource: arn, Context: map[string][]string{"aws:resourceaccount": {strings.Split(arn, ":")[4]}}},
+				Policies{Identity: append(more, d), SameAccount: true}).Allowed
+		}
+		require.True(t, ask("arn:aws:iam::444455556666:role/logs"), name)
+		require.True(t, ask("arn:aws:iam::777788889999:role/tenants/logs"), name)
+		for _, arn := range []string{"arn:aws:iam::444455556666:role/logs2", "arn:aws:iam::777788889999:role/logs", "arn:aws:iam::111122223333:role/tenants/logs", s.ReaderRoleARN("acme")} {
+			require.False(t, ask(arn), "%s: %s", name, arn)
+		}
+		for _, arn := range []string{s.ReaderRoleARN("acme"), s.ProvisionerRoleARN()} {
+			require.False(t, ask(arn, all), "%s: %s", name, arn)
+		}
+	}
+	s.RolePath = "/"
+	require.Equal(t, []string{"arn:aws:iam::111122223333:role/eks-tenant-logs*"}, s.ownRoles())
 }
 
 func TestTrustIsRenderedOrRefused(t *testing.T) {

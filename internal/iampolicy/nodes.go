@@ -18,7 +18,7 @@ func (s Scope) Writer(controller bool, roles ...string) *Document {
 			allow("Mark", []string{"logs:ListTagsForResource", "logs:TagResource"}, each(s.groups(), s.bare)...),
 		)
 	}
-	return finished(d, roles)
+	return s.finished(d, roles)
 }
 
 // Replay is the policy of whoever copies quarantined events back: it reads quarantine groups,
@@ -37,14 +37,12 @@ func (s Scope) Replay(roles ...string) *Document {
 		// That a home has its retention is looked at before anything is copied there.
 		allow("Tags", []string{"logs:ListTagsForResource"}, each(append(home, quarantine), s.bare)...),
 	)
-	return finished(d, roles)
+	return s.finished(d, roles)
 }
 
 // finished adds what writer, provisioner and replay have in common.
-func finished(d *Document, roles []string, denies ...Statement) *Document {
-	if len(roles) > 0 {
-		d.Statements = append(d.Statements, allow("TenantsAccounts", []string{"sts:AssumeRole"}, roles...))
-	}
+func (s Scope) finished(d *Document, roles []string, denies ...Statement) *Document {
+	d.Statements = append(d.Statements, s.assume(roles)...)
 	d.Statements = append(d.Statements, deny("NeverDelete", destroys, "*"))
 	d.Statements = append(d.Statements, denies...)
 	return d

@@ -68,7 +68,7 @@ func (s Scope) Provisioner(roles ...string) *Document {
 			when("ForAnyValue:StringLike", "kms:ResourceAliases", "alias/eks-tenant-logs/"+s.Cluster+"/*"),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
 	)
-	return finished(d, roles, append([]Statement{deny("NoContent", content, "*")}, s.never()...)...)
+	return s.finished(d, roles, append([]Statement{deny("NoContent", content, "*")}, s.never()...)...)
 }
 
 // never are the Denies that hold whatever other policies somebody gives the provisioner's role.

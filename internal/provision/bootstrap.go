@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -29,8 +28,9 @@ type Bootstrap struct {
 	Controller bool
 	// Provisioner is the controller's, and whoever's runs apply.
 	Provisioner iampolicy.Trust
-	// TenantRoles are the ARNs, or patterns of them, of the roles by which tenants with an
-	// account of their own are reached: writer, provisioner and replay may assume them.
+	// TenantRoles are the ARNs of the roles by which tenants with an account of their own are
+	// reached, with * as the account where it is open (iampolicy.Scope.CheckTenantRoles):
+	// writer, provisioner and replay may assume them.
 	TenantRoles []string
 	Auditor     iampolicy.Trust
 	Replay      iampolicy.Trust
@@ -50,14 +50,9 @@ func (in Installation) BootstrapRole(purpose string) string {
 	return tenancy.ClusterRole(in.Scope.Cluster, in.Scope.Region, purpose)
 }
 
-// tenantRole is a role of somebody's account, or a pattern of such.
-var tenantRole = regexp.MustCompile(`^arn:[a-z-]+:iam::(\d{12}|\*):role/[\w+=,.@/*?-]+$`)
-
 func (in Installation) clusterRoles(b Bootstrap) ([]clusterRole, error) {
-	for _, arn := range b.TenantRoles {
-		if !tenantRole.MatchString(arn) {
-			return nil, fmt.Errorf("tenant role %q: use the ARN of a role, or a pattern of such", arn)
-		}
+	if err := in.Scope.CheckTenantRoles(b.TenantRoles); err != nil {
+		return nil, err
 	}
 	roles := []clusterRole{
 		{purpose: "writer", about: "The nodes of EKS cluster %s write tenants' logs with it", policy: in.Scope.Writer(b.Controller, b.TenantRoles...)},

@@ -3,9 +3,11 @@ package provision
 import (
 	"context"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/eks"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -26,10 +28,16 @@ import (
 // else. Each is another process.
 func (a *testAccount) asItself(t testing.TB, cluster string, change ...func(*Installation)) (another func() *Provisioner, cloud Cloud) {
 	t.Helper()
+	return a.asItselfWith(t, nil, cluster, change...)
+}
+
+// asItselfWith is asItself where tenants have these roles in accounts of their own.
+func (a *testAccount) asItselfWith(t testing.TB, tenantRoles []string, cluster string, change ...func(*Installation)) (another func() *Provisioner, cloud Cloud) {
+	t.Helper()
 	a.Account(account).AddCluster(cluster)
 	root := a.provisioner(t, cluster, change...)
 	ctx := context.Background()
-	plan, err := root.PlanBootstrap(ctx, Bootstrap{Controller: true, Provisioner: iampolicy.Trust{Principals: []string{"arn:aws:iam::" + account + ":root"}}})
+	plan, err := root.PlanBootstrap(ctx, Bootstrap{Controller: true, TenantRoles: tenantRoles, Provisioner: iampolicy.Trust{Principals: []string{"arn:aws:iam::" + account + ":root"}}})
 	require.NoError(t, err)
 	r, err := root.Apply(ctx, plan)
 	require.NoError(t, err)
@@ -38,6 +46,7 @@ func (a *testAccount) asItself(t testing.TB, cluster string, change ...func(*Ins
 	c, err := awsclient.New(ctx, awsclient.Config{Region: "us-east-1", Endpoint: a.url, STSEndpoint: a.url, RoleARN: root.in.Scope.RoleARN(root.in.BootstrapRole("provisioner"))})
 	require.NoError(t, err)
 	cloud.Logs = c
+	cloud.As = func(r awsclient.Role) Logs { return c.As(r) }
 	cloud.IAM, err = control.NewIAM(c, a.url)
 	require.NoError(t, err)
 	cloud.KMS, err = control.NewKMS(c, a.url)
@@ -229,6 +238,50 @@ func TestWhatIsConfiguredLaterIsSetByTheProvisionersOwnRole(t *testing.T) {
 	require.True(t, g.DeletionProtection)
 	require.Equal(t, "arn:aws:kms:us-east-1:123456789012:key/"+a.tenantKeys(t)[0], g.KMSKeyID)
 	require.Zero(t, reconciled(t, after(), acme).Actions)
+}
+
+func TestBootstrapRefusesRolesThatAreNoTenants(t *testing.T) {
+	p := newAccount(t, fakeaws.Config{}).provisioner(t, "c1")
+	for _, arn := range []string{"", "*", "arn:aws:iam::444455556666:role/*", "arn:aws:iam::444455556666:root", "arn:aws-cn:iam::444455556666:role/logs", p.in.Scope.ReaderRoleARN("acme"), "arn:aws:iam::*:role/eks-tenant-logs/x"} {
+		_, err := p.PlanBootstrap(context.Background(), Bootstrap{TenantRoles: []string{arn}})
+		require.ErrorContains(t, err, "of a tenant's own account", "%q", arn)
+	}
+}
+
+// A tenant's own account is set up through its role there, which only a provisioner that was
+// told of it may assume.
+func TestATenantsOwnAccountIsSetUpByTheProvisionersOwnRole(t *testing.T) {
+	const other = "444455556666"
+	arn := "arn:aws:iam::" + other + ":role/logs"
+	acme := tenantOf("acme", "uid-1")
+	acme.Settings = &tenancy.Tenant{Name: "acme", RoleARN: arn, ExternalID: "only-us"}
+	for name, roles := range map[string][]string{"told": {arn}, "told of such in any account": {"arn:aws:iam::*:role/logs"}, "told of another": {arn + "2"}, "not told": nil} {
+		t.Run(name, func(t *testing.T) {
+			a := newAccount(t, fakeaws.Config{Enforce: true})
+			another, _ := a.asItselfWith(t, roles, "c1")
+			ctx := context.Background()
+			key := a.Account(other).RootKey()
+			theirs := iam.New(iam.Options{Region: "us-east-1", BaseEndpoint: &a.url, Credentials: credentials.NewStaticCredentialsProvider(key.AccessKeyID, key.SecretAccessKey, key.SessionToken)})
+			_, err := theirs.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("logs"), AssumeRolePolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + another().in.Scope.ProvisionerRoleARN() + `"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"only-us"}}}]}`)})
+			require.NoError(t, err)
+			group := "arn:aws:logs:us-east-1:" + other + ":log-group:/eks/tenants/acme"
+			_, err = theirs.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: aws.String("logs"), PolicyName: aws.String("logs"), PolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"logs:DescribeLogGroups","Resource":"*"},
+				{"Effect":"Allow","Action":["logs:CreateLogGroup","logs:PutRetentionPolicy","logs:TagResource","logs:ListTagsForResource"],"Resource":["` + group + `","` + group + `:*"]}]}`)})
+			require.NoError(t, err)
+			s := status(t, reconciled(t, another(), acme), "acme")
+			if !strings.HasPrefix(name, "told") || name == "told of another" {
+				require.Equal(t, StateFailed, s.State)
+				require.Contains(t, s.Reason, "sts:AssumeRole")
+				require.Empty(t, a.Account(other).Groups())
+				return
+			}
+			require.Equal(t, StateReady, s.State, s.Reason)
+			require.Equal(t, 365, a.Account(other).Groups()[0].RetentionInDays)
+			require.Zero(t, reconciled(t, another(), acme).Actions)
+		})
+	}
 }
 
 // What somebody changed about keys and associations is repaired by the provisioner's own role,
