@@ -96,6 +96,7 @@ func as(s Scope, tenant string, inline ...*Document) (Principal, Policies, map[s
 	p := Principal{ARN: s.ReaderRoleARN(tenant), Account: s.Account}
 	context := map[string][]string{
 		strings.ToLower(principalTag + tenancy.TagTenant): {tenant}, strings.ToLower(principalTag + tenancy.TagCluster): {s.Cluster},
+		"aws:principalarn": {p.ARN},
 	}
 	return p, Policies{Identity: inline, Boundary: s.Boundary(), SameAccount: true}, context
 }
@@ -198,6 +199,40 @@ var iamWrites = []string{
 	"iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "sts:AssumeRole",
 }
 
+// A session tag takes the place of the role's own. The role's name does not change with it: only
+// between tenants whose names are both cut in their roles' names can it still do so.
+func TestASessionTagMakesNoOtherTenantsRole(t *testing.T) {
+	s := scope(t, "us-east-1")
+	all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
+	with := func(tenant, tag string) bool {
+		p, policies, context := as(s, tenant, all)
+		context[strings.ToLower(principalTag+tenancy.TagTenant)] = []string{tag}
+		any, _ := readable(s, p, policies, context, tag)
+		return any
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawTenants(t)
+		if !with(a, a) || !with(b, b) {
+			t.Fatalf("%s or %s does not read its own", a, b)
+		}
+		if bothCut := len(a) >= tenancy.MaxTenantInRole && len(b) > tenancy.MaxTenantInRole; with(a, b) && !bothCut {
+			t.Fatalf("%s with the tag of %s", a, b)
+		}
+	})
+	long := strings.Repeat("t", tenancy.MaxTenantInRole)
+	require.True(t, with(long+"1", long+"2"), "what remains, as docs/iam.md says")
+	require.False(t, with("acme", long+"2"))
+	require.False(t, with(long+"1", "acme"))
+	require.False(t, with(long, "acme"))
+	// Elsewhere, or called otherwise, a role with the tag reads nothing.
+	for _, arn := range []string{"arn:aws:iam::111122223333:role/eks-tenant-logs_acme_00000000000000000000", s.RoleARN("acme"), s.RoleARN("eks-tenant-logs_acme_0"), s.ProvisionerRoleARN()} {
+		p, policies, context := as(s, "acme", all)
+		context["aws:principalarn"] = []string{arn}
+		any, _ := readable(s, p, policies, context, "acme")
+		require.False(t, any, arn)
+	}
+}
+
 func TestTheProvisionerCannotRaiseItselfNorAnybody(t *testing.T) {
 	s := scope(t, "us-east-1")
 	d := s.Provisioner()
@@ -298,6 +333,8 @@ func TestTheProvisionersDeniesHoldWhateverElseItIsGiven(t *testing.T) {
 		"another cluster":                         ask("iam:TagRole", reader, requestTag+cluster, "other", resourceTag+cluster, "prod"),
 		"another cluster's role":                  ask("iam:TagRole", reader, requestTag+cluster, "other", resourceTag+cluster, "other"),
 		"another cluster's role without a tenant": ask("iam:TagRole", reader, requestTag+tenant, "acme", resourceTag+cluster, "other"),
+		"assuming a reader's role":                ask("sts:AssumeRole", reader),
+		"tagging a session of it":                 ask("sts:TagSession", reader),
 		"a role for virtual machines":             ask("iam:PassRole", reader, "iam:PassedToService", "ec2.amazonaws.com"),
 	} {
 		require.True(t, d.Explicit, "%s: %s", name, d.By)
@@ -408,7 +445,7 @@ func TestNobodyDeletesAndOnlyReadersAndReplayRead(t *testing.T) {
 		context := map[string][]string{
 			"aws:principaltag/kubernetes-namespace": {"acme"}, "aws:principaltag/eks-cluster-name": {"prod"},
 			"aws:principaltag/eks-cluster-arn": {"arn:aws:eks:us-east-1:111122223333:cluster/prod"}, strings.ToLower(principalTag + tenancy.TagTenant): {"acme"},
-			strings.ToLower(principalTag + tenancy.TagCluster): {"prod"},
+			strings.ToLower(principalTag + tenancy.TagCluster): {"prod"}, "aws:principalarn": {s.ReaderRoleARN("acme")},
 		}
 		for _, g := range []string{s.Names.Group("acme"), s.Names.QuarantineGroup("acme"), s.Names.PlatformGroup} {
 			for _, place := range []string{s.bare(g), s.bare(g) + ":*", s.bare(g) + ":log-stream:x"} {
@@ -504,7 +541,7 @@ func TestTenantsRolesAreTheOnlyOnesAssumed(t *testing.T) {
 		}
 	}
 	s.RolePath = "/"
-	require.Equal(t, []string{"arn:aws:iam::111122223333:role/eks-tenant-logs*"}, s.ownRoles())
+	require.Equal(t, []string{"arn:aws:iam::111122223333:role/eks-tenant-logs*"}, s.noneOfOurOwn().Resources)
 }
 
 func TestTrustIsRenderedOrRefused(t *testing.T) {

@@ -18,7 +18,7 @@ func (s Scope) Writer(controller bool, roles ...string) *Document {
 			allow("Mark", []string{"logs:ListTagsForResource", "logs:TagResource"}, each(s.groups(), s.bare)...),
 		)
 	}
-	return s.finished(d, roles)
+	return s.finished(d, roles, s.reach(roles)...)
 }
 
 // Replay is the policy of whoever copies quarantined events back: it reads quarantine groups,
@@ -37,7 +37,15 @@ func (s Scope) Replay(roles ...string) *Document {
 		// That a home has its retention is looked at before anything is copied there.
 		allow("Tags", []string{"logs:ListTagsForResource"}, each(append(home, quarantine), s.bare)...),
 	)
-	return s.finished(d, roles)
+	return s.finished(d, roles, s.reach(roles)...)
+}
+
+// reach is what holds writer and replay to tenants' accounts where they assume roles at all.
+func (s Scope) reach(roles []string) []Statement {
+	if len(roles) == 0 {
+		return nil
+	}
+	return []Statement{s.noneOfOurOwn()}
 }
 
 // finished adds what writer, provisioner and replay have in common.

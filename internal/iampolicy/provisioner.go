@@ -68,7 +68,7 @@ func (s Scope) Provisioner(roles ...string) *Document {
 			when("ForAnyValue:StringLike", "kms:ResourceAliases", "alias/eks-tenant-logs/"+s.Cluster+"/*"),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
 	)
-	return s.finished(d, roles, append([]Statement{deny("NoContent", content, "*")}, s.never()...)...)
+	return s.finished(d, roles, append([]Statement{deny("NoContent", content, "*"), s.noneOfOurOwn()}, s.never()...)...)
 }
 
 // never are the Denies that hold whatever other policies somebody gives the provisioner's role.
@@ -79,10 +79,8 @@ func (s Scope) never() []Statement {
 			when("StringNotEquals", "iam:PermissionsBoundary", s.BoundaryARN()),
 		deny("RolesStay", []string{"iam:AttachRolePolicy", "iam:DeleteRole", "iam:DeleteRolePermissionsBoundary", "iam:UntagRole"}, "*"),
 		// The boundary, users, and every role that is no reader's: itself, the cluster's others, anybody's.
-		{Sid: "NothingButReaders", Effect: Deny, NotResources: []string{s.readerRoles()}, Actions: []string{
-			"iam:Add*", "iam:Attach*", "iam:Change*", "iam:Create*", "iam:Deactivate*", "iam:Delete*", "iam:Detach*", "iam:Enable*", "iam:PassRole",
-			"iam:Put*", "iam:Remove*", "iam:Reset*", "iam:Resync*", "iam:Set*", "iam:Tag*", "iam:Untag*", "iam:Update*", "iam:Upload*",
-		}},
+		// IAM's reading calls begin with G, L and Simulate.
+		{Sid: "NothingButReaders", Effect: Deny, NotResources: []string{s.readerRoles()}, Actions: []string{"iam:A*", "iam:C*", "iam:D*", "iam:E*", "iam:P*", "iam:R*", "iam:Set*", "iam:T*", "iam:U*"}},
 		deny("PassToPodsOnly", []string{"iam:PassRole"}, "*").when("StringNotEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
 		// It may write keys' policies: what they let it do with a key, this does not.
 		deny("NoUseOfKeys", []string{"kms:CreateGrant", "kms:Decrypt", "kms:Disable*", "kms:ReEncrypt*", "kms:ScheduleKeyDeletion"}, "*"),

@@ -1,6 +1,8 @@
 package iampolicy
 
 import (
+	"strings"
+
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
@@ -31,11 +33,21 @@ func (s Scope) ReaderABAC() *Document {
 // Boundary is what no reader role can exceed, whatever else it is given: reading the group of
 // the tenant that its own tag names. One managed policy serves all tenants.
 //
-// Session tags take the place of a role's: no trust policy of a reader role lets anybody set
-// them but EKS, and the role's own inline policy names its group itself.
+// Session tags take the place of a role's (IAM User Guide, "Pass session tags"), and nothing
+// in a request tells the one from the other. The role's ARN can't be overridden: so the tag
+// counts only as far as the role is called after it. Names longer than a role's has room for
+// are cut there (tenancy.ReaderRole), and a policy can't cut: roles of such tenants are held
+// to tenants with names as long, which only a session tag could make another than their own.
 func (s Scope) Boundary() *Document {
+	read := func(sid string) Statement {
+		return s.ofCluster(allow(sid, reads, s.group(s.Names.TenantPrefix+"${"+principalTag+tenancy.TagTenant+"}")...), principalTag)
+	}
+	const tenant = principalTag + tenancy.TagTenant
+	short := s.RoleARN(tenancy.ReaderRolePattern("${" + tenant + "}"))
+	cut := s.RoleARN(tenancy.ReaderRolePattern(strings.Repeat("?", tenancy.MaxTenantInRole)))
 	return document(
-		allow("ReadTheGroupOfItsTag", reads, s.group(s.Names.TenantPrefix+"${"+principalTag+tenancy.TagTenant+"}")...).
-			when("StringEquals", principalTag+tenancy.TagCluster, s.Cluster),
+		read("ReadTheGroupOfItsTag").when("ArnLike", "aws:PrincipalArn", short),
+		read("ReadTheGroupOfItsLongTag").when("ArnLike", "aws:PrincipalArn", cut).
+			when("StringLike", tenant, strings.Repeat("?", tenancy.MaxTenantInRole+1)+"*"),
 	)
 }

@@ -54,8 +54,7 @@ func (s Scope) isOwn(role string) bool {
 }
 
 // assume allows assuming tenants' roles. Those of whatever account are of any but this one: a
-// role of the same name here is nobody's to become. No role of the installation's own path is
-// assumed, whatever else says so.
+// role of the same name here is nobody's to become.
 func (s Scope) assume(roles []string) (list []Statement) {
 	var one, anywhere []string
 	for _, arn := range roles {
@@ -71,16 +70,15 @@ func (s Scope) assume(roles []string) (list []Statement) {
 	if len(anywhere) > 0 {
 		list = append(list, allow("OtherAccounts", []string{"sts:AssumeRole"}, anywhere...).when("StringNotEquals", "aws:ResourceAccount", s.Account))
 	}
-	if len(list) > 0 {
-		list = append(list, deny("NoneOfOurOwn", []string{"sts:AssumeRole"}, s.ownRoles()...))
-	}
 	return list
 }
 
-// ownRoles are patterns of the installation's roles.
-func (s Scope) ownRoles() []string {
+// noneOfOurOwn keeps who has it from assuming a role of the installation's own, whatever else
+// says so: a reader role that the provisioner made trust itself would show it what was logged.
+func (s Scope) noneOfOurOwn() Statement {
+	roles := s.RoleARN("*")
 	if s.RolePath == "/" {
-		return []string{s.RoleARN("eks-tenant-logs*")}
+		roles = s.RoleARN("eks-tenant-logs*")
 	}
-	return []string{s.RoleARN("*")}
+	return deny("NoneOfOurOwn", []string{"sts:AssumeRole", "sts:TagSession"}, roles)
 }

@@ -63,6 +63,11 @@ func (in Installation) clusterRoles(b Bootstrap) ([]clusterRole, error) {
 	for i, t := range []iampolicy.Trust{b.Writer, b.Provisioner, b.Auditor, b.Replay} {
 		r := &roles[i]
 		r.name, r.about = in.BootstrapRole(r.purpose), fmt.Sprintf(r.about, in.Scope.Cluster)
+		if text, err := json.Marshal(r.policy); err != nil {
+			return nil, err
+		} else if len(text) > maxInline {
+			return nil, fmt.Errorf("the policy of the %s's role has %d characters, IAM takes %d: name fewer tenants' roles, by giving them one name and * as the account", r.purpose, len(text), maxInline)
+		}
 		r.trust = closedTrust()
 		if len(t.Principals)+len(t.Accounts)+len(t.SSORoles)+len(t.IRSA)+len(t.PodIdentity) > 0 {
 			var err error

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -246,6 +247,16 @@ func TestBootstrapRefusesRolesThatAreNoTenants(t *testing.T) {
 		_, err := p.PlanBootstrap(context.Background(), Bootstrap{TenantRoles: []string{arn}})
 		require.ErrorContains(t, err, "of a tenant's own account", "%q", arn)
 	}
+}
+
+func TestAPolicyThatIAMWouldNotTakeIsToldBeforeAnythingIsMade(t *testing.T) {
+	p := newAccount(t, fakeaws.Config{}).provisioner(t, "c1")
+	var roles []string
+	for i := range 200 {
+		roles = append(roles, fmt.Sprintf("arn:aws:iam::%012d:role/logs-of-a-tenant", i))
+	}
+	_, err := p.PlanBootstrap(context.Background(), Bootstrap{TenantRoles: roles})
+	require.ErrorContains(t, err, "IAM takes 10240: name fewer tenants' roles")
 }
 
 // A tenant's own account is set up through its role there, which only a provisioner that was

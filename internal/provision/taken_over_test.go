@@ -5,8 +5,12 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
@@ -79,4 +83,64 @@ func TestARoleOfAnotherClusterIsNotTakenOver(t *testing.T) {
 	refused(t, map[string]error{"TagRole": second(own.IAM.TagRole(ctx, &iam.TagRoleInput{
 		RoleName: &name, Tags: append(roleTag(loggroup.TagCluster, "c1"), roleTag(loggroup.TagTenant, "acme")...),
 	}))})
+}
+
+// Who has the provisioner's credentials decides whom a reader role trusts, and may let session
+// tags in; the role stays its tenant's all the same, and the provisioner itself assumes none.
+func TestAReaderRoleStaysItsTenantsWhomeverItIsMadeToTrust(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{Enforce: true})
+	another, own := a.asItself(t, "c1")
+	p, ctx := another(), context.Background()
+	for _, s := range reconciled(t, p, tenantOf("acme", "uid-1"), tenantOf("globex", "uid-2")).Tenants {
+		require.Equal(t, StateReady, s.State, s.Reason)
+	}
+	acme := p.in.Scope.ReaderRoleARN("acme")
+	anybody := aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":["sts:AssumeRole","sts:TagSession"]}]}`)
+	c := own.IAM
+	name := aws.String(tenancy.ReaderRole("c1", "us-east-1", "acme"))
+	_, err := c.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: anybody})
+	require.NoError(t, err)
+	_, err = c.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: name, PolicyName: aws.String("more"), PolicyDocument: aws.String(everything)})
+	require.NoError(t, err)
+	// A role of one tenant's name with another's tag.
+	made, err := c.CreateRole(ctx, &iam.CreateRoleInput{
+		RoleName: aws.String(tenancy.ReaderRole("c1", "us-east-1", "initech")), Path: &p.in.Scope.RolePath, AssumeRolePolicyDocument: anybody,
+		PermissionsBoundary: aws.String(p.in.Scope.BoundaryARN()), Tags: append(roleTag(loggroup.TagCluster, "c1"), roleTag(loggroup.TagTenant, "globex")...),
+	})
+	require.NoError(t, err)
+	_, err = c.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: made.Role.RoleName, PolicyName: aws.String("more"), PolicyDocument: aws.String(everything)})
+	require.NoError(t, err)
+
+	read := func(role, group string, tags ...ststypes.Tag) error {
+		out, err := a.sts(t).AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: &role, RoleSessionName: aws.String("thief"), Tags: tags})
+		require.NoError(t, err)
+		k := out.Credentials
+		l := cloudwatchlogs.New(cloudwatchlogs.Options{Region: "us-east-1", BaseEndpoint: &a.url, Credentials: credentials.NewStaticCredentialsProvider(*k.AccessKeyId, *k.SecretAccessKey, *k.SessionToken)})
+		return second(l.FilterLogEvents(ctx, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group}))
+	}
+	tag := func(tenant string) ststypes.Tag {
+		return ststypes.Tag{Key: aws.String(loggroup.TagTenant), Value: &tenant}
+	}
+	require.NoError(t, read(acme, "/eks/tenants/acme"), "whom a role trusts can't be held: docs/iam.md")
+	refused(t, map[string]error{
+		"another's group":                    read(acme, "/eks/tenants/globex"),
+		"by a session tag":                   read(acme, "/eks/tenants/globex", tag("globex")),
+		"its own by another's tag":           read(acme, "/eks/tenants/acme", tag("globex")),
+		"by a role of another name":          read(*made.Role.Arn, "/eks/tenants/globex"),
+		"by that, whatever its sessions say": read(*made.Role.Arn, "/eks/tenants/globex", tag("globex")),
+	})
+	out, err := a.sts(t).AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: aws.String(p.in.Scope.ProvisionerRoleARN()), RoleSessionName: aws.String("itself")})
+	require.NoError(t, err)
+	itself := sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: &a.url, Credentials: credentials.NewStaticCredentialsProvider(*out.Credentials.AccessKeyId, *out.Credentials.SecretAccessKey, *out.Credentials.SessionToken)})
+	refused(t, map[string]error{"the provisioner itself": second(itself.AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: &acme, RoleSessionName: aws.String("itself")}))})
+
+	// The next run sets it back.
+	r := reconciled(t, another(), tenantOf("acme", "uid-1"), tenantOf("globex", "uid-2"))
+	require.Equal(t, 2, r.Repaired["role"])
+	require.Contains(t, findings(r), "the trust policy of role "+*name+" was changed")
+}
+
+func (a *testAccount) sts(t *testing.T) *sts.Client {
+	t.Helper()
+	return sts.New(sts.Options{Region: "us-east-1", BaseEndpoint: &a.url, Credentials: credentials.NewStaticCredentialsProvider(fakeaws.DefaultAccessKeyID, fakeaws.DefaultSecretAccessKey, "")})
 }

@@ -129,11 +129,22 @@ func ReaderRole(cluster, region, tenant string) string {
 		h.Write([]byte(s))
 	}
 	hash := shortHash(h.Sum(nil))
-	const head = "eks-tenant-logs_"
-	if room := maxRoleName - len(head) - 1 - hashLength; len(tenant) > room {
-		tenant = tenant[:room]
+	if len(tenant) > MaxTenantInRole {
+		tenant = tenant[:MaxTenantInRole]
 	}
-	return head + tenant + "_" + hash
+	return readerRoleHead + tenant + "_" + hash
+}
+
+const readerRoleHead = "eks-tenant-logs_"
+
+// MaxTenantInRole is how many characters of a tenant's name are in the name of its reader role.
+const MaxTenantInRole = maxRoleName - len(readerRoleHead) - 1 - hashLength
+
+// ReaderRolePattern is a pattern, for IAM's ArnLike, of the names of reader roles that begin with
+// this much of a tenant's name, which itself may be a pattern or a policy variable. No tenant's
+// name nor a hash has an underscore.
+func ReaderRolePattern(tenant string) string {
+	return readerRoleHead + tenant + "_" + strings.Repeat("?", hashLength)
 }
 
 // ClusterRole is the name of a role that a cluster has one of, for a purpose such as
