@@ -1,7 +1,9 @@
 package fakeaws
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
@@ -45,8 +47,33 @@ func (s *account) authorize(caller identity, action string, asked []permission) 
 		if allowed, explicit := s.permits(caller, ask); !allowed {
 			return denied(caller, action, ask, explicit)
 		}
+		s.note(caller, ask.action)
 	}
 	return nil
+}
+
+// note keeps that a role was allowed an action.
+func (s *Server) note(caller identity, action string) {
+	if caller.principal.role == "" {
+		return
+	}
+	s.authMu.Lock()
+	defer s.authMu.Unlock()
+	if s.used == nil {
+		s.used = map[string]map[string]bool{}
+	}
+	if s.used[caller.principal.role] == nil {
+		s.used[caller.principal.role] = map[string]bool{}
+	}
+	s.used[caller.principal.role][action] = true
+}
+
+// Used are the actions that calls of a role's sessions asked for and were allowed, whether the calls then succeeded or
+// not, on a server that enforces. A call may ask for several.
+func (s *Server) Used(role string) []string {
+	s.authMu.RLock()
+	defer s.authMu.RUnlock()
+	return slices.Sorted(maps.Keys(s.used[role]))
 }
 
 // permits decides about one permission: by the caller's policies, and by the policy of the key it is about, if any.

@@ -140,6 +140,7 @@ type Server struct {
 	authMu  sync.RWMutex
 	creds   map[string]credential
 	assumed []AssumedRole
+	used    map[string]map[string]bool // by role, what its sessions were allowed
 
 	documents sync.Map // text of a policy that was checked → *iampolicy.Document
 	tokenKey  []byte   // signs web identity tokens

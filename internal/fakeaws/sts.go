@@ -254,6 +254,7 @@ func (s *account) assumable(caller identity, r *assumeRole, name string) (role, 
 	if !s.trusts(caller, access.trust, access.trusted, ask) {
 		return role{}, denied
 	}
+	s.note(caller, ask.action)
 	// "The administrator must also have permission to perform sts:TagSession"; tags that are passed on count as well.
 	if len(r.Tags) > 0 || len(caller.principal.transitive) > 0 {
 		if ask.action = "sts:TagSession"; !s.trusts(caller, access.trust, access.trusted, ask) {
