@@ -121,3 +121,32 @@ $(GOLANGCI):
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BUILD)
+
+# Helm and what reads charts and rules, at the versions of charts/tools/go.mod.
+CHART := charts/eks-tenant-logs
+TOOLS := $(BUILD)/tools
+HELM := $(TOOLS)/helm
+UNITTEST := $(TOOLS)/helm-unittest
+HELM_DOCS := $(TOOLS)/helm-docs
+PROMTOOL := $(TOOLS)/promtool
+
+.PHONY: chart-tools
+chart-tools: $(HELM) $(UNITTEST) $(HELM_DOCS) $(PROMTOOL) ## build helm, helm-unittest, helm-docs and promtool for the chart's tests, where they are missing
+
+define chart-tool
+	@mkdir -p $(TOOLS)
+	@echo "make chart-tools: building $(@F) ($$(date +%T))"
+	cd charts/tools && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(abspath $@) $(1)
+endef
+
+$(HELM): charts/tools/go.mod
+	$(call chart-tool,helm.sh/helm/v4/cmd/helm)
+
+$(UNITTEST): charts/tools/go.mod
+	$(call chart-tool,github.com/helm-unittest/helm-unittest/cmd/helm-unittest)
+
+$(HELM_DOCS): charts/tools/go.mod
+	$(call chart-tool,github.com/norwoodj/helm-docs/cmd/helm-docs)
+
+$(PROMTOOL): charts/tools/go.mod
+	$(call chart-tool,github.com/prometheus/prometheus/cmd/promtool)
