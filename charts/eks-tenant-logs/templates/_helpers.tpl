@@ -1,0 +1,133 @@
+{{/* Names and labels. Those that take a component are given (dict "root" $ "component" "fluent-bit"). */}}
+
+{{- define "eks-tenant-logs.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* 40 characters, so that every suffix fits in the 63 of a name. */}}
+{{- define "eks-tenant-logs.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "eks-tenant-logs.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.labels" -}}
+{{ include "eks-tenant-logs.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: eks-tenant-logs
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The image of (dict "root" $ "image" .Values.….image). */}}
+{{- define "eks-tenant-logs.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
+{{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
+{{- end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.fluentBit.serviceAccount" -}}
+{{- with .Values.fluentBit.serviceAccount.name }}{{ . }}{{ else }}{{ include "eks-tenant-logs.fullname" . }}-fluent-bit{{ end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.provisioner.serviceAccount" -}}
+{{- with .Values.provisioner.serviceAccount.name }}{{ . }}{{ else }}{{ include "eks-tenant-logs.fullname" . }}-provisioner{{ end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.canary.serviceAccount" -}}
+{{- with .Values.canary.serviceAccount.name }}{{ . }}{{ else }}{{ include "eks-tenant-logs.fullname" . }}-canary{{ end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.canary.namespace" -}}
+{{- with .Values.canary.namespace }}{{ . }}{{ else }}{{ .Values.tenants.namespacePrefix }}{{ .Values.canary.tenant }}{{ end }}
+{{- end }}
+
+{{/* Annotations of a service account, of (dict "root" $ "given" annotations "role" ARN). */}}
+{{- define "eks-tenant-logs.roleAnnotations" -}}
+{{- $all := deepCopy (default dict .given) }}
+{{- if and (eq .root.Values.identity.mode "irsa") .role }}
+{{- $_ := set $all "eks.amazonaws.com/role-arn" .role }}
+{{- end }}
+{{- with $all }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.partition" -}}
+{{- if .Values.aws.partition }}{{ .Values.aws.partition }}
+{{- else if hasPrefix "us-gov-" .Values.aws.region }}aws-us-gov
+{{- else if hasPrefix "cn-" .Values.aws.region }}aws-cn
+{{- else }}aws
+{{- end }}
+{{- end }}
+
+{{/* ConfigMaps and the Lease bear the release's name: the controller derives the same. */}}
+{{- define "eks-tenant-logs.exceptionsName" -}}{{ .Release.Name }}-exceptions{{- end }}
+{{- define "eks-tenant-logs.registryName" -}}{{ .Release.Name }}-registry{{- end }}
+
+{{/* Kubernetes' own namespaces are never a tenant's; nor is the release's. */}}
+{{- define "eks-tenant-logs.reserved" -}}
+{{- concat (list "default" "kube-node-lease" "kube-public" "kube-system" .Release.Namespace) .Values.tenants.reservedNamespaces | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{/* The tenants file. Nodes know reserved namespaces only by it. */}}
+{{- define "eks-tenant-logs.tenantsFile" -}}
+{{- $file := deepCopy .Values.tenants.exceptions }}
+{{- $platform := concat (default list $file.platformNamespaces) .Values.tenants.reservedNamespaces | uniq | sortAlpha }}
+{{- $_ := set $file "version" 1 }}
+{{- if $platform }}
+{{- $_ := set $file "platformNamespaces" $platform }}
+{{- end }}
+{{- toYaml $file }}
+{{- end }}
+
+{{- define "eks-tenant-logs.autoCreateGroup" -}}
+{{- if kindIs "bool" .Values.logs.autoCreateGroup -}}
+{{ ternary "on" "off" .Values.logs.autoCreateGroup }}
+{{- else -}}
+{{ ternary "off" "on" .Values.provisioner.enabled }}
+{{- end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.trustNamed" -}}
+{{- with .Values.provisioner.readerRoles.trust }}
+{{- if or .principals .accounts .ssoRoles .irsa .podIdentity }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Credentials of the instance's role are every pod's that reaches the metadata service. */}}
+{{- define "eks-tenant-logs.metadataEnv" -}}
+{{- if not .Values.identity.allowNodeInstanceRole }}
+- name: AWS_EC2_METADATA_DISABLED
+  value: "true"
+{{- end }}
+{{- end }}
+
+{{/* OpenShift gives each namespace UIDs of its own, and refuses others. */}}
+{{- define "eks-tenant-logs.provisioner.podSecurityContext" -}}
+{{- $context := deepCopy .Values.provisioner.podSecurityContext }}
+{{- if .Values.openshift.enabled }}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- toYaml $context }}
+{{- end }}
