@@ -131,3 +131,91 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- toYaml $context }}
 {{- end }}
+
+{{/* CEL literals: whatever is in the text, it does not end the literal. */}}
+{{- define "eks-tenant-logs.celString" -}}
+'{{ . | replace "\\" "\\\\" | replace "'" "\\'" }}'
+{{- end }}
+
+{{- define "eks-tenant-logs.celList" -}}
+{{- $all := list }}
+{{- range . }}
+{{- $all = append $all (include "eks-tenant-logs.celString" .) }}
+{{- end -}}
+[{{ join ", " $all }}]
+{{- end }}
+
+{{/* Metrics alone; the kubelet's probes come from the node and need no rule. */}}
+{{- define "eks-tenant-logs.networkPolicy.ingress" -}}
+{{- if .root.Values.networkPolicy.scrapeFrom -}}
+- from:
+    {{- toYaml .root.Values.networkPolicy.scrapeFrom | nindent 4 }}
+  ports:
+    {{- range .ports }}
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+{{- else -}}
+[]
+{{- end }}
+{{- end }}
+
+{{- define "eks-tenant-logs.networkPolicy.egress" -}}
+{{- $v := .root.Values -}}
+# DNS: of the cluster, and NodeLocal DNSCache.
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: kube-system
+    {{- if $v.openshift.enabled }}
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: openshift-dns
+    {{- end }}
+    - ipBlock:
+        cidr: 169.254.20.10/32
+  ports:
+    {{- range (ternary (list 53 5353) (list 53) $v.openshift.enabled) }}
+    - port: {{ . }}
+      protocol: UDP
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+# AWS, by the internet or by VPC endpoints, whose addresses are not known here.
+- ports:
+    - port: 443
+      protocol: TCP
+{{- if .kubeApi }}
+# The Kubernetes API server, on the port behind its service.
+- ports:
+    {{- range $v.networkPolicy.kubeApiPorts }}
+    - port: {{ int . }}
+      protocol: TCP
+    {{- end }}
+{{- end }}
+{{- if eq $v.identity.mode "podIdentity" }}
+# EKS Pod Identity's agent on the node.
+- to:
+    - ipBlock:
+        cidr: 169.254.170.23/32
+    - ipBlock:
+        cidr: fd00:ec2::23/128
+  ports:
+    - port: 80
+      protocol: TCP
+{{- end }}
+{{- if $v.identity.allowNodeInstanceRole }}
+# The instance metadata service.
+- to:
+    - ipBlock:
+        cidr: 169.254.169.254/32
+    - ipBlock:
+        cidr: fd00:ec2::254/128
+  ports:
+    - port: 80
+      protocol: TCP
+{{- end }}
+{{- with $v.networkPolicy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
