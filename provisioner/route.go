@@ -32,7 +32,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(
-		routeCommand(), replayCommand(), policyCommand(), controllerCommand(), planCommand(), applyCommand(), bootstrapCommand(), tenantsCommand(), retireCommand(), reactivateCommand(), lifecycleCommand(),
+		routeCommand(), replayCommand(), policyCommand(), controllerCommand(), planCommand(), applyCommand(), bootstrapCommand(), tenantsCommand(), retireCommand(), reactivateCommand(), lifecycleCommand(), canaryCommand(),
 	)
 	return cmd
 }

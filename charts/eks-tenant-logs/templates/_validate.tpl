@@ -158,6 +158,14 @@
 {{- $_ := set $owner . $tenant }}
 {{- end }}
 {{- end }}
+{{- if eq $v.tenants.source "prefix" }}
+{{- range $tenant, $settings := default dict $v.tenants.exceptions.tenants }}
+{{- $by := printf "%s%s" $v.tenants.namespacePrefix $tenant }}
+{{- if and (default dict $settings).namespaces (not (hasKey $owner $by)) }}
+{{- $p = append $p (printf "tenants.exceptions.tenants.%s.namespaces gives the tenant to %s, and namespace %s would get it by its name: list %s as well, or put it under platformNamespaces" $tenant (join ", " $settings.namespaces) $by $by) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $t := $v.provisioner.readerRoles.trust }}
 {{- if and $t.irsa (not $t.oidcProvider) }}
 {{- $p = append $p "provisioner.readerRoles.trust.irsa needs provisioner.readerRoles.trust.oidcProvider: that of `aws eks describe-cluster`, without https://" }}
