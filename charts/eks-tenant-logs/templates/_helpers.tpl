@@ -26,15 +26,19 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* commonLabels add; they take none of these away. */}}
 {{- define "eks-tenant-logs.labels" -}}
-{{ include "eks-tenant-logs.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: eks-tenant-logs
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $ours := include "eks-tenant-logs.selectorLabels" . | fromYaml }}
+{{- $_ := set $ours "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- $_ := set $ours "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $_ := set $ours "app.kubernetes.io/part-of" "eks-tenant-logs" }}
+{{- $_ := set $ours "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- toYaml (merge $ours .root.Values.commonLabels) }}
 {{- end }}
+
+{{/* Of pods, with "extra" labels: without the chart's version, which is no reason to roll them. */}}
+{{- define "eks-tenant-logs.podLabels" -}}
+{{- toYaml (merge (omit (include "eks-tenant-logs.labels" . | fromYaml) "helm.sh/chart" "app.kubernetes.io/managed-by") .extra) }}
 {{- end }}
 
 {{/* The image of (dict "root" $ "image" .Values.….image). */}}
