@@ -150,3 +150,15 @@ $(HELM_DOCS): charts/tools/go.mod
 
 $(PROMTOOL): charts/tools/go.mod
 	$(call chart-tool,github.com/prometheus/prometheus/cmd/promtool)
+
+.PHONY: chart-docs
+chart-docs: $(HELM_DOCS) ## write the chart's README.md anew from its values
+	$(HELM_DOCS) --chart-search-root $(CHART) --sort-values-order file --log-level warning
+
+.PHONY: chart-test
+chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes' types, the code's rights and options, the README
+	@for values in $(CHART)/ci/*-values.yaml; do $(HELM) lint --strict --quiet $(CHART) --values $$values || exit 1; done
+	$(UNITTEST) --strict $(CHART)
+	CHARTS_REQUIRED=1 go test -count=1 ./charts
+	@cd $(CHART) && $(abspath $(HELM_DOCS)) --dry-run --sort-values-order file --log-level error | diff -u README.md - \
+	  || { echo "make chart-test: README.md is not made of values.yaml as it is: make chart-docs"; exit 1; }
