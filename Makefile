@@ -54,6 +54,7 @@ demo: ## ship the logs of three tenants and a forger, end to end, with no AWS ac
 test: ## unit tests and the promises through the real .so, with the race detector
 	go test -race $(PACKAGES)
 	go test -race -count=1 ./e2e
+	cd e2e/terraform && go test -count=1 ./...
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@{ /usr/bin/aws --version || aws --version; } >/dev/null 2>&1 || echo "Not run here: what needs the AWS CLI (apt-get install awscli)."
@@ -111,6 +112,7 @@ lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go.mod, and what the layout f
 	go mod tidy -diff
 	go vet ./...
 	$(GOLANGCI) run ./...
+	cd e2e/terraform && go mod tidy -diff && go vet ./... && $(abspath $(GOLANGCI)) run -c $(abspath .golangci.yml) ./...
 	@./.ci/layout
 
 $(GOLANGCI):
