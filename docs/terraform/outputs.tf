@@ -1,10 +1,10 @@
 output "writer_role_arn" {
-  description = "The chart's identity.writerRoleArn."
+  description = "The chart's identity.writerRoleArn, with irsa."
   value       = aws_iam_role.cluster["writer"].arn
 }
 
 output "provisioner_role_arn" {
-  description = "The chart's identity.provisionerRoleArn."
+  description = "The chart's identity.provisionerRoleArn, with irsa."
   value       = aws_iam_role.cluster["provisioner"].arn
 }
 
