@@ -14,7 +14,7 @@ import (
 // no content and changes nothing.
 func TestTheAuditorsRoleIsEnoughForTheEvidenceAndForNothingElse(t *testing.T) {
 	cw, s := standIn(t, fakeaws.Config{Enforce: true})
-	made := []string{"--writer-pod-identity=logging/eks-tenant-logs-fluent-bit", "--auditor-principal=arn:aws:iam::123456789012:root"}
+	made := []string{"--writer-pod-identity=logs/eks-tenant-logs-fluent-bit", "--auditor-principal=arn:aws:iam::123456789012:root"}
 	said, code := provision(t, cw, append([]string{"bootstrap"}, made...)...)
 	require.Zero(t, code)
 	role := said.Roles["auditor"]

@@ -27,7 +27,7 @@ variable "oidc_provider" {
 variable "namespace" {
   description = "The namespace of the Helm release."
   type        = string
-  default     = "logging"
+  default     = "logs"
 }
 
 variable "service_accounts" {

@@ -162,7 +162,7 @@ func TestTheExampleMakesWhatBootstrapMakes(t *testing.T) {
 				"auditors": cty.TupleVal([]cty.Value{cty.StringVal(auditor)}),
 			})
 			for purpose, account := range map[string]string{"writer": "eks-tenant-logs-fluent-bit", "provisioner": "eks-tenant-logs-provisioner"} {
-				want := tell(t, dir, append(append([]string{"trust", "--tenant", "x"}, test.trust...), "logging/"+account)...)
+				want := tell(t, dir, append(append([]string{"trust", "--tenant", "x"}, test.trust...), "logs/"+account)...)
 				require.Equal(t, meaning(t, want), meaning(t, at(all["aws_iam_role.cluster"], purpose, "assume_role_policy").AsString()), purpose)
 			}
 			require.Equal(t, meaning(t, tell(t, dir, "trust", "--tenant", "x", "--trust-principal", auditor)), meaning(t, at(all["aws_iam_role.cluster"], "auditor", "assume_role_policy").AsString()))
