@@ -133,7 +133,7 @@ HELM_DOCS := $(TOOLS)/helm-docs
 PROMTOOL := $(TOOLS)/promtool
 
 .PHONY: chart-tools
-chart-tools: $(HELM) $(UNITTEST) $(HELM_DOCS) $(PROMTOOL) ## build helm, helm-unittest, helm-docs and promtool for the chart's tests, where they are missing
+chart-tools: $(HELM) $(UNITTEST) $(HELM_DOCS) ## build helm, helm-unittest and helm-docs for the chart's tests, where they are missing
 
 define chart-tool
 	@mkdir -p $(TOOLS)
