@@ -57,6 +57,7 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	cd e2e/terraform && go test -count=1 ./...
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
+	@test -x $(BUILD)/tools/helm || echo "Not run here: what needs Helm (make chart-tools builds it, in some minutes)."
 	@{ /usr/bin/aws --version || aws --version; } >/dev/null 2>&1 || echo "Not run here: what needs the AWS CLI (apt-get install awscli)."
 
 .PHONY: kube
@@ -74,7 +75,7 @@ $(KUBE)/kube-apiserver: e2e/kube/go.mod
 	@ls -l $@ | awk '{printf "%s: %.0f MB\n", $$9, $$5/1048576}'
 
 .PHONY: e2e
-e2e: kube ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=) and a real kube-apiserver
+e2e: kube chart-tools ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=), a real kube-apiserver and Helm
 	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \
 	if [ -z "$$bin" ]; then echo "make e2e: no Fluent Bit found on PATH or in \$$FLUENT_BIT: nothing was tested"; exit 2; fi; \
 	"$$bin" --version | head -1; \
