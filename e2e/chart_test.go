@@ -231,6 +231,18 @@ func TestTheChartsControllerSetsATenantUpWithTheRightsTheChartGivesIt(t *testing
 	})
 	x.stop(t)
 	require.NotContains(t, x.log.String(), "forbidden")
+
+	// plan, beside it, decides as the controller does: a namespace that has a tenant keeps it, and
+	// the release's own is nobody's.
+	for _, ns := range []string{"blue", chartSpace} {
+		_, err = r.admin.CoreV1().Namespaces().Patch(within(t, time.Minute), ns, types.MergePatchType, []byte(`{"metadata":{"labels":{"eks-tenant-logs/tenant":"globex"}}}`), metav1.PatchOptions{})
+		require.NoError(t, err)
+	}
+	out, said, code := runCommand(t, cw, "plan", "--kubeconfig", kubeconfig, "--release-namespace", chartSpace, "--tenant-source", "registry", trusting)
+	require.Zero(t, code, "%s\n%s", out, said)
+	require.Contains(t, string(said), "namespace blue is tenant acme's, and it would become tenant globex's: a namespace does not change its tenant")
+	require.Contains(t, string(said), "namespace logging is the platform's, never a tenant's")
+	require.NotContains(t, string(out), "globex")
 }
 
 // agent is a real Fluent Bit with the configuration that the chart renders; the paths of the

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -16,6 +17,7 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller/admission"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
 // restConfig is how the cluster is reached.
@@ -37,9 +39,12 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 // listTimeout bounds the question for namespaces.
 const listTimeout = 30 * time.Second
 
-// ofCluster are the tenants by the same rules as the controller's. What is refused is told on
-// the standard error, and set up nowhere.
+// ofCluster are the tenants by the same rules as the controller's, and with what it knows of
+// who has which namespace. What is refused is told on the standard error, and set up nowhere.
 func (f *installationFlags) ofCluster(to routing) ([]provision.Tenant, error) {
+	if f.releaseNamespace == "" {
+		return nil, errors.New("--kubeconfig needs --release-namespace: the release's own namespace is nobody's, and its registry says who has which")
+	}
 	cfg, err := restConfig(f.kubeconfig)
 	if err != nil {
 		return nil, err
@@ -60,7 +65,22 @@ func (f *installationFlags) ofCluster(to routing) ([]provision.Tenant, error) {
 		label, labelled := ns.Labels[controller.Label]
 		namespaces = append(namespaces, controller.Namespace{Name: ns.Name, UID: string(ns.UID), Label: label, Labelled: labelled})
 	}
-	tenants, refusals := controller.Desired(namespaces, controller.Rules{Mode: to.mode, Exceptions: to.registry, Reserved: admission.DefaultReserved()})
+	rules := controller.Rules{Mode: to.mode, Exceptions: to.registry, Reserved: slices.Concat(admission.DefaultReserved(), []string{f.releaseNamespace}, f.reserved)}
+	if to.mode == tenancy.ModeRegistry {
+		name := controller.RegistryName(f.release)
+		m, err := client.CoreV1().ConfigMaps(f.releaseNamespace).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			fmt.Fprintf(os.Stderr, "there is no ConfigMap %s/%s yet: no namespace has a tenant by it\n", f.releaseNamespace, name)
+		case err != nil:
+			return nil, fmt.Errorf("failed to read who has which namespace: %w", err)
+		default:
+			if rules.Owners, err = controller.Owners(m.Data); err != nil {
+				return nil, fmt.Errorf("ConfigMap %s/%s can't be read: %w", f.releaseNamespace, name, err)
+			}
+		}
+	}
+	tenants, refusals := controller.Desired(namespaces, rules)
 	for _, r := range refusals {
 		fmt.Fprintf(os.Stderr, "namespace %s: %s\n", r.Namespace, r.Reason)
 	}

@@ -34,6 +34,8 @@ type installationFlags struct {
 	namespaces                            []string
 	output                                string
 	kubeconfig                            string
+	release, releaseNamespace             string
+	reserved                              []string
 	// quiet is the log of a command that has no terminal; nil: a progress bar.
 	quiet *slog.Logger
 }
@@ -88,7 +90,10 @@ func (f *installationFlags) addTenants(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&f.tenants, "tenant", nil, "a tenant; may be given again; default: all of --tenants-file and --namespace")
 	fs.StringSliceVar(&f.namespaces, "namespace", nil, "a namespace there is, as name=uid; may be given again")
-	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "read the namespaces, their UIDs and labels from this cluster, as the controller does; for that list on namespaces is needed")
+	fs.StringVar(&f.kubeconfig, "kubeconfig", "", "read the namespaces, their UIDs and labels from this cluster, as the controller does; for that list on namespaces is needed, and get on ConfigMap <release>-registry with --tenant-source registry")
+	fs.StringVar(&f.release, "release", "eks-tenant-logs", "with --kubeconfig: the Helm release, whose registry says which namespace has which tenant")
+	fs.StringVar(&f.releaseNamespace, "release-namespace", "", "with --kubeconfig: the release's namespace, which is never a tenant's")
+	fs.StringSliceVar(&f.reserved, "reserved-namespace", nil, "with --kubeconfig: a namespace that is never a tenant's, as the controller is told; may be given again")
 }
 
 func (t *trustFlags) add(cmd *cobra.Command, prefix, whose string) {

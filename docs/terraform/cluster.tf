@@ -46,12 +46,19 @@ locals {
       Effect    = "Allow"
       Action    = ["sts:AssumeRole", "sts:TagSession"]
       Principal = { Service = "pods.eks.amazonaws.com" }
-      Condition = { StringEquals = {
-        "aws:SourceAccount"                         = local.account
-        "aws:RequestTag/eks-cluster-arn"            = local.cluster_arn
-        "aws:RequestTag/kubernetes-namespace"       = var.namespace
-        "aws:RequestTag/kubernetes-service-account" = account
-      } }
+      Condition = {
+        StringEquals = {
+          "aws:SourceAccount"                         = local.account
+          "aws:RequestTag/eks-cluster-arn"            = local.cluster_arn
+          "aws:RequestTag/kubernetes-namespace"       = var.namespace
+          "aws:RequestTag/kubernetes-service-account" = account
+        }
+        # Session tags take the place of the role's own, by which the policies go.
+        Null = {
+          "aws:RequestTag/eks-tenant-logs/cluster" = "true"
+          "aws:RequestTag/eks-tenant-logs/tenant"  = "true"
+        }
+      }
       }) : jsonencode({
       Effect    = "Allow"
       Action    = "sts:AssumeRoleWithWebIdentity"

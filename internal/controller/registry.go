@@ -55,6 +55,15 @@ func readPublished(data map[string]string) (published, error) {
 	return p, errors.Join(errs...)
 }
 
+// Owners reads from the data of a registry's ConfigMap which namespaces have, or had, a tenant.
+func Owners(data map[string]string) (map[string]Owner, error) {
+	p, err := readPublished(data)
+	return p.owners, err
+}
+
+// RegistryName is what a release's registry is called.
+func RegistryName(release string) string { return (&Config{Release: release}).registryName() }
+
 func (p published) generation() int64 {
 	if p.registry == nil {
 		return 0

@@ -53,7 +53,7 @@ const audience = "sts.amazonaws.com"
 // Nobody named here may set session tags but EKS, and EKS none of our keys: they would take the
 // place of the role's own.
 func (s Scope) TrustPolicy(t Trust, tenant, namespace string) (*Document, error) {
-	r := rendering{known: map[string]string{"tenant": tenant, "namespace": namespace, "cluster": s.Cluster, "region": s.Region, "account": s.Account, "partition": s.Partition}}
+	r := s.rendering(tenant, namespace)
 	d := document()
 	add := func(sid string, p Principals, actions ...string) *Statement {
 		d.Statements = append(d.Statements, Statement{Sid: sid, Effect: Allow, Principal: &p, Actions: actions})
@@ -125,6 +125,17 @@ func (s Scope) TrustPolicy(t Trust, tenant, namespace string) (*Document, error)
 	return d, nil
 }
 
+// PodIdentities are the service accounts of t.PodIdentity, as TrustPolicy renders them for the same
+// tenant and namespace. Those it refuses are an error.
+func (s Scope) PodIdentities(t Trust, tenant, namespace string) ([]ServiceAccount, error) {
+	r := s.rendering(tenant, namespace)
+	all := r.accounts("Pod Identity", t.PodIdentity)
+	if len(r.errs) > 0 {
+		return nil, fmt.Errorf("trust: %w", errors.Join(r.errs...))
+	}
+	return all, nil
+}
+
 // ssoRoles are patterns of the roles that IAM Identity Center makes for permission sets:
 // under its own path, with the region in it in some accounts, and a random end.
 func (s Scope) ssoRoles(r *rendering, roles []string) (patterns []string) {
@@ -149,6 +160,10 @@ func (s Scope) ssoRoles(r *rendering, roles []string) (patterns []string) {
 type rendering struct {
 	known map[string]string
 	errs  []error
+}
+
+func (s Scope) rendering(tenant, namespace string) rendering {
+	return rendering{known: map[string]string{"tenant": tenant, "namespace": namespace, "cluster": s.Cluster, "region": s.Region, "account": s.Account, "partition": s.Partition}}
 }
 
 func (r *rendering) add(format string, args ...any) {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 )
 
 // tenantKeys are the ids of all keys there are.
@@ -105,4 +106,34 @@ func TestPodIdentityAssociationsFollowTheClaim(t *testing.T) {
 	require.Zero(t, reconciled(t, a.provisioner(t, "c1", withPods), acme).Actions)
 	reconciled(t, p, tenantOf("acme", "uid-2"))
 	require.Empty(t, list(), "the newcomer's pods get no role")
+}
+
+// A service account is called the same in the role's trust policy and in its association: else the
+// pod would have an association with a role that does not trust it.
+func TestPodIdentityAssociationsAreRenderedAsTheTrustPolicyIs(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	a.Account(account).AddCluster("c1")
+	const name = "$(tenant).$(cluster).$(region).$(account).$(partition)"
+	p := a.provisioner(t, "c1", func(in *Installation) {
+		in.Trust = iampolicy.Trust{PodIdentity: []iampolicy.ServiceAccount{{Namespace: "$(namespace)", Name: name}}}
+	})
+	acme := tenantOf("acme", "uid-1")
+	r := reconciled(t, p, acme)
+	require.Equal(t, StateReady, status(t, r, "acme").State, "%+v", r)
+	out, err := a.eks.ListPodIdentityAssociations(context.Background(), &eks.ListPodIdentityAssociationsInput{ClusterName: aws.String("c1")})
+	require.NoError(t, err)
+	require.Len(t, out.Associations, 1)
+	const filled = "acme.c1.us-east-1." + account + ".aws"
+	require.Equal(t, "tenant-acme/"+filled, *out.Associations[0].Namespace+"/"+*out.Associations[0].ServiceAccount)
+	trust, err := p.in.Scope.TrustPolicy(p.in.Trust, "acme", "tenant-acme")
+	require.NoError(t, err)
+	text, err := trust.Indent()
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"`+filled+`"`)
+
+	p = a.provisioner(t, "c1", func(in *Installation) {
+		in.Trust = iampolicy.Trust{PodIdentity: []iampolicy.ServiceAccount{{Namespace: "$(namespace)", Name: "$(nobody)"}}}
+	})
+	r = reconciled(t, p, acme)
+	require.Contains(t, status(t, r, "acme").Reason, "unknown variable $(nobody)")
 }

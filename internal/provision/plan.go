@@ -254,7 +254,11 @@ func (p *planner) tenant(t Tenant, s *TenantStatus) {
 			p.group(t.Name, spec, g, c)
 		}
 		if roles && (finished || !keyless) {
-			failed = append(failed, p.role(t.Name, name, r, g, c), p.pod(t.Name, name, c))
+			if err := p.role(t.Name, name, r, g, c); err != nil {
+				failed = append(failed, err) // what nobody can assume is associated with nobody
+			} else {
+				failed = append(failed, p.pod(t.Name, name, c))
+			}
 		}
 		if err := errors.Join(failed...); err != nil {
 			s.State, s.Reason = StateFailed, err.Error()

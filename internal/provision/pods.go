@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -105,21 +104,21 @@ func (p *Provisioner) readPod(ctx context.Context, s ekstypes.PodIdentityAssocia
 	return a, nil
 }
 
-// serviceAccounts are a tenant's, by the template.
-func (in Installation) serviceAccounts(tenant string, has []Namespace) (all []podIdentity) {
+// serviceAccounts are a tenant's, by the template, as the role's trust policy has them.
+func (in Installation) serviceAccounts(tenant string, has []Namespace) (all []podIdentity, err error) {
 	for _, ns := range has {
-		r := strings.NewReplacer("$(tenant)", tenant, "$(namespace)", ns.Name, "$(cluster)", in.Scope.Cluster, "$(account)", in.Scope.Account, "$(partition)", in.Scope.Partition)
-		for _, sa := range in.Trust.PodIdentity {
-			a := podIdentity{namespace: r.Replace(sa.Namespace), account: r.Replace(sa.Name), role: in.Scope.ReaderRoleARN(tenant)}
-			if a.namespace == "" {
-				a.namespace = ns.Name
-			}
+		accounts, err := in.Scope.PodIdentities(in.Trust, tenant, ns.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, sa := range accounts {
+			a := podIdentity{namespace: sa.Namespace, account: sa.Name, role: in.Scope.ReaderRoleARN(tenant)}
 			if !slices.ContainsFunc(all, func(b podIdentity) bool { return b.namespace == a.namespace && b.account == a.account }) {
 				all = append(all, a)
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
 func (a podIdentity) ours(in Installation, tenant string) bool {
@@ -135,7 +134,10 @@ func (p *planner) pod(tenant, role string, c claim) error {
 	}
 	var failed []error
 	begin := Action{Tenant: tenant, Layer: LayerRole}
-	wanted := p.in.serviceAccounts(tenant, c.granted)
+	wanted, err := p.in.serviceAccounts(tenant, c.granted)
+	if err != nil {
+		return nil // what is wanted is not known, so nothing is taken away; the trust policy is refused for the same
+	}
 	for _, want := range wanted {
 		a := begin
 		a.Target, a.pod, a.Will, a.grants = want.namespace+"/"+want.account, want, "role "+role, true
