@@ -518,6 +518,11 @@ func (l *leader) publish(ctx context.Context, claimed map[string]provision.Tenan
 	if err != nil {
 		return err
 	}
+	if size := sizeOf(data); size > maxConfigMap {
+		l.problem("registry", fmt.Sprintf("the registry is not published, and the last one stays: it would have %d bytes, and a ConfigMap holds %d: namespaces that are new wait in quarantine; give some of the cluster's tenants another cluster, or use --tenant-source prefix",
+			size, maxConfigMap))
+		return nil
+	}
 	if err := l.put(ctx, l.cfg.registryName(), data); err != nil {
 		return err
 	}

@@ -576,3 +576,24 @@ func TestWhatOfTheClustersOwnFailsIsAProblem(t *testing.T) {
 		require.NotContains(t, w.objects["r-status"].data[summaryKey], "/eks/platform")
 	})
 }
+
+// A ConfigMap holds 1 MiB. What does not fit is told, and what was published stays.
+func TestARegistryThatDoesNotFitIsToldAndTheLastOneStays(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w, e := newWorld(), newRecorder()
+		for i := range 5000 {
+			w.add(labelled(fmt.Sprintf("customer-%05d-production", i), fmt.Sprintf("customer-%05d", i)))
+		}
+		l := lead(t, tenancy.ModeRegistry, w, e)
+		pass(t, l)
+		require.Len(t, w.registry(t).Tenants(), 5000)
+		t.Logf("5,000 namespaces take %d bytes", sizeOf(w.objects["r-registry"].data))
+		for i := range 5000 {
+			w.add(labelled(fmt.Sprintf("another-%05d-production", i), fmt.Sprintf("another-%05d", i)))
+		}
+		require.Greater(t, pass(t, l), time.Minute, "and it is not tried again and again")
+		require.Len(t, w.registry(t).Tenants(), 5000)
+		require.Contains(t, w.objects["r-status"].data[summaryKey], "a ConfigMap holds 1048576")
+		require.LessOrEqual(t, sizeOf(w.objects["r-status"].data), maxConfigMap)
+	})
+}

@@ -261,6 +261,17 @@ func (p publication) render(before published, keep func(namespace string) bool) 
 	return after, nil
 }
 
+// maxConfigMap bounds the registry in bytes: a ConfigMap's data holds 1 MiB (API reference),
+// and etcd takes no request of more than 1.5 MiB.
+const maxConfigMap = 1 << 20
+
+func sizeOf(data map[string]string) (n int) {
+	for key, text := range data {
+		n += len(key) + len(text)
+	}
+	return n
+}
+
 // configMap is the ConfigMap's data.
 func (p published) configMap() (map[string]string, error) {
 	owners, err := json.Marshal(p.owners) // sorted by name
