@@ -187,7 +187,7 @@ func TestZeroTouchANamespaceIsAllATenantNeeds(t *testing.T) {
 	// The command says the same of the cluster as the controller does.
 	kubeconfig, err := r.c.Kubeconfig(r.user, "system:authenticated")
 	require.NoError(t, err)
-	told, code := provision(t, cw, "plan", trusting, "--kubeconfig", kubeconfig)
+	told, code := provision(t, cw, "plan", trusting, "--kubeconfig", kubeconfig, "--release-namespace", r.namespace)
 	require.Zero(t, code, "%+v", told)
 	require.Len(t, told.Tenants, 3)
 
