@@ -3,11 +3,8 @@
 package charts
 
 import (
-	"bytes"
-	"errors"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/helm"
 )
 
 var update = flag.Bool("update", false, "write the golden renders anew")
@@ -29,39 +28,30 @@ const (
 	namespace = "logs"
 )
 
-// helm is the one that `make chart-tools` builds. CHARTS_REQUIRED says that it must be there.
-func helm(t *testing.T) string {
+// template is what helm template makes of args. CHARTS_REQUIRED says that Helm must be there.
+func template(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	path, err := filepath.Abs("../build/tools/helm")
-	require.NoError(t, err)
-	if _, err := os.Stat(path); err != nil {
+	path, err := helm.Find("..")
+	if err != nil {
 		if os.Getenv("CHARTS_REQUIRED") != "" {
-			t.Fatalf("no helm at %s: `make chart-tools` builds it", path)
+			t.Fatal(err)
 		}
-		t.Skipf("not run: no helm at %s: `make chart-tools` builds it, `make chart-test` runs this with it", path)
+		t.Skipf("not run: %v, `make chart-test` runs this with it", err)
 	}
-	return path
+	return helm.Run(t.Context(), path, t.TempDir(), "", append([]string{"template"}, append(args, "--kube-version", "1.34.0")...)...)
 }
 
 // render is the chart with a case's values, and what --set adds, as helm writes it.
 func render(t *testing.T, values string, set ...string) (string, error) {
 	t.Helper()
-	args := []string{"template", release, chart, "--namespace", namespace, "--kube-version", "1.34.0"}
+	args := []string{release, chart, "--namespace", namespace}
 	if values != "" {
 		args = append(args, "--values", values)
 	}
 	for _, s := range set {
 		args = append(args, "--set", s)
 	}
-	cmd := exec.Command(helm(t), args...)
-	// Neither plugins nor settings of whoever runs this.
-	cmd.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		return "", errors.New(errs.String())
-	}
-	return out.String(), nil
+	return template(t, args...)
 }
 
 // cases are the values of ci/, by name.
@@ -95,19 +85,6 @@ func TestRendersAreTheGoldenOnes(t *testing.T) {
 	files, err := filepath.Glob(chart + "/ci/golden/*.yaml")
 	require.NoError(t, err)
 	require.Len(t, files, len(cases(t)), "a golden render that no values make")
-}
-
-// documents are the YAML documents of a render that say something.
-func documents(t *testing.T, rendered string) (all []string) {
-	t.Helper()
-	for _, d := range strings.Split("\n"+rendered, "\n---") {
-		var v map[string]any
-		require.NoError(t, yaml.Unmarshal([]byte(d), &v), d)
-		if len(v) > 0 {
-			all = append(all, d)
-		}
-	}
-	return all
 }
 
 // securityContextConstraints has the fields of OpenShift's type that the chart uses
@@ -151,13 +128,15 @@ var decoder = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict)
 // one given twice, is an error. Those of OpenShift are checked and left out.
 func objects(t *testing.T, rendered string) (all []runtime.Object) {
 	t.Helper()
-	for _, d := range documents(t, rendered) {
-		if strings.Contains(d, "\nkind: SecurityContextConstraints\n") {
-			require.NoError(t, yaml.UnmarshalStrict([]byte(d), &securityContextConstraints{}), d)
+	documents, err := helm.Objects(rendered)
+	require.NoError(t, err)
+	for _, d := range documents {
+		if d.Kind == "SecurityContextConstraints" {
+			require.NoError(t, yaml.UnmarshalStrict([]byte(d.Text), &securityContextConstraints{}), d.Text)
 			continue
 		}
-		o, _, err := decoder.Decode([]byte(d), nil, nil)
-		require.NoError(t, err, d)
+		o, _, err := decoder.Decode([]byte(d.Text), nil, nil)
+		require.NoError(t, err, d.Text)
 		all = append(all, o)
 	}
 	return all

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/helm"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -34,48 +34,33 @@ const (
 	chartSpace  = "logging"
 )
 
-// helm runs the helm that make chart-tools builds.
-func helm(t *testing.T, kubeconfig string, args ...string) (string, error) {
+// runHelm runs the Helm that make chart-tools builds.
+func runHelm(t *testing.T, kubeconfig string, args ...string) (string, error) {
 	t.Helper()
-	binary, err := filepath.Abs("../build/tools/helm")
-	require.NoError(t, err)
-	if _, err := os.Stat(binary); err != nil {
+	binary, err := helm.Find("..")
+	if err != nil {
 		if os.Getenv("E2E_ENGINE") == "fluent-bit" {
-			t.Fatal("there is no helm: make chart-tools")
+			t.Fatal(err)
 		}
-		t.Skip("needs helm (make chart-tools); NOT tested here")
+		t.Skipf("%v; NOT tested here", err)
 	}
-	cmd := exec.CommandContext(within(t, 2*time.Minute), binary, args...)
-	cmd.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + kubeconfig}
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("helm %s: %w: %s", args[0], err, errs.String())
-	}
-	return out.String(), nil
+	return helm.Run(within(t, 2*time.Minute), binary, t.TempDir(), kubeconfig, args...)
 }
 
-// rendered are the documents that helm template makes, of one kind and name's end.
+// rendered is the object that helm template makes, of one kind and name's end.
 func rendered(t *testing.T, kind, suffix string, into any, args ...string) {
 	t.Helper()
-	out, err := helm(t, "", append([]string{"template", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1"}, args...)...)
+	out, err := runHelm(t, "", append([]string{"template", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1"}, args...)...)
 	require.NoError(t, err)
-	for _, d := range strings.Split("\n"+out, "\n---") {
-		var m struct {
-			Kind     string
-			Metadata struct{ Name string }
-		}
-		require.NoError(t, yaml.Unmarshal([]byte(d), &m))
-		if m.Kind == kind && strings.HasSuffix(m.Metadata.Name, suffix) {
-			require.NoError(t, yaml.UnmarshalStrict([]byte(d), into))
-			return
-		}
-	}
-	require.Fail(t, "the chart renders no "+kind+" …"+suffix)
+	all, err := helm.Objects(out)
+	require.NoError(t, err)
+	i := slices.IndexFunc(all, func(o helm.Object) bool { return o.Kind == kind && strings.HasSuffix(o.Name, suffix) })
+	require.GreaterOrEqual(t, i, 0, "the chart renders no %s …%s", kind, suffix)
+	require.NoError(t, yaml.UnmarshalStrict([]byte(all[i].Text), into))
 }
 
 func TestTheChartIsInstalledUpgradedRolledBackAndRemoved(t *testing.T) {
-	_, err := helm(t, "", "version")
+	_, err := runHelm(t, "", "version")
 	require.NoError(t, err)
 	c := startKubernetes(t)
 	admin, ctx := adminOf(c), within(t, 5*time.Minute)
@@ -86,22 +71,17 @@ func TestTheChartIsInstalledUpgradedRolledBackAndRemoved(t *testing.T) {
 	_, err = admin.CoreV1().Namespaces().Create(ctx, space, metav1.CreateOptions{})
 	require.NoError(t, err)
 	values := []string{"--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,tenants.source=registry", "--set", "admissionPolicy.allowedGroups={platform}"}
-	_, err = helm(t, kubeconfig, append([]string{"install", "eks-tenant-logs", chartFolder}, values...)...)
+	_, err = runHelm(t, kubeconfig, append([]string{"install", "eks-tenant-logs", chartFolder}, values...)...)
 	require.NoError(t, err)
 
 	// What is there.
-	manifest, err := helm(t, kubeconfig, "get", "manifest", "eks-tenant-logs", "--namespace", chartSpace)
+	manifest, err := runHelm(t, kubeconfig, "get", "manifest", "eks-tenant-logs", "--namespace", chartSpace)
+	require.NoError(t, err)
+	installed, err := helm.Objects(manifest)
 	require.NoError(t, err)
 	var objects []string
-	for _, d := range strings.Split("\n"+manifest, "\n---") {
-		var m struct {
-			Kind     string
-			Metadata struct{ Name, Namespace string }
-		}
-		require.NoError(t, yaml.Unmarshal([]byte(d), &m))
-		if m.Kind != "" {
-			objects = append(objects, m.Kind+" "+strings.TrimPrefix(m.Metadata.Namespace+"/"+m.Metadata.Name, "/"))
-		}
+	for _, o := range installed {
+		objects = append(objects, o.Kind+" "+strings.TrimPrefix(o.Namespace+"/"+o.Name, "/"))
 	}
 	slices.Sort(objects)
 	t.Logf("installed:\n%s", strings.Join(objects, "\n"))
@@ -164,24 +144,23 @@ func TestTheChartIsInstalledUpgradedRolledBackAndRemoved(t *testing.T) {
 	first := sum()
 	require.NotEmpty(t, first)
 	upgrade := append([]string{"upgrade", "eks-tenant-logs", chartFolder}, values...)
-	_, err = helm(t, kubeconfig, upgrade...)
+	_, err = runHelm(t, kubeconfig, upgrade...)
 	require.NoError(t, err)
 	require.Equal(t, first, sum(), "the same values roll nothing")
-	_, err = helm(t, kubeconfig, append(upgrade, "--set", "fluentBit.config.flush=5")...)
+	_, err = runHelm(t, kubeconfig, append(upgrade, "--set", "fluentBit.config.flush=5")...)
 	require.NoError(t, err)
 	require.NotEqual(t, first, sum())
-	_, err = helm(t, kubeconfig, "rollback", "eks-tenant-logs", "1", "--namespace", chartSpace)
+	_, err = runHelm(t, kubeconfig, "rollback", "eks-tenant-logs", "1", "--namespace", chartSpace)
 	require.NoError(t, err)
 	require.Equal(t, first, sum())
 
-	_, err = helm(t, kubeconfig, "uninstall", "eks-tenant-logs", "--namespace", chartSpace)
+	_, err = runHelm(t, kubeconfig, "uninstall", "eks-tenant-logs", "--namespace", chartSpace)
 	require.NoError(t, err)
 	var left []string
-	for _, o := range objects {
-		kind, name, _ := strings.Cut(o, " ")
-		if inSpace, ok := strings.CutPrefix(name, chartSpace+"/"); ok && kind == "ConfigMap" {
-			if _, err := admin.CoreV1().ConfigMaps(chartSpace).Get(ctx, inSpace, metav1.GetOptions{}); err == nil {
-				left = append(left, o)
+	for _, o := range installed {
+		if o.Kind == "ConfigMap" {
+			if _, err := admin.CoreV1().ConfigMaps(chartSpace).Get(ctx, o.Name, metav1.GetOptions{}); err == nil {
+				left = append(left, o.Name)
 			}
 		}
 	}
@@ -198,7 +177,7 @@ func TestTheChartIsInstalledUpgradedRolledBackAndRemoved(t *testing.T) {
 // The controller as the chart starts it, with the rights that the chart gives it and no others:
 // a namespace becomes a tenant.
 func TestTheChartsControllerSetsATenantUpWithTheRightsTheChartGivesIt(t *testing.T) {
-	_, err := helm(t, "", "version")
+	_, err := runHelm(t, "", "version")
 	require.NoError(t, err)
 	cw, _ := standIn(t, fakeaws.Config{Enforce: true})
 	bootstrap(t, cw)
@@ -207,7 +186,7 @@ func TestTheChartsControllerSetsATenantUpWithTheRightsTheChartGivesIt(t *testing
 	createNamespace(t, r.admin, chartSpace, "")
 	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
 	require.NoError(t, err)
-	_, err = helm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,tenants.source=registry",
+	_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,tenants.source=registry",
 		"--set", "provisioner.readerRoles.trust.principals={arn:aws:iam::123456789012:root}", "--set", "admissionPolicy.enabled=false")
 	require.NoError(t, err)
 	d, err := r.admin.AppsV1().Deployments(chartSpace).Get(within(t, time.Minute), "eks-tenant-logs-provisioner", metav1.GetOptions{})

@@ -56,8 +56,8 @@ Exit code 0: the line is where it belongs; 1: it is not, or elsewhere too; 2: it
 			if err != nil {
 				return err
 			}
-			if output != "table" && output != "json" && output != "yaml" {
-				return fmt.Errorf("--output %q is neither table, json nor yaml", output)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
 			cfg.ExtraUserAgent = "tenantlogs"
 			client, err := awsclient.New(cmd.Context(), cfg)

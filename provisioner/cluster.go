@@ -36,6 +36,14 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
+// reservedNamespaces are those that are never a tenant's: Kubernetes' own, the release's, and
+// those that were given.
+func reservedNamespaces(release string, given []string) []string {
+	all := slices.Concat(admission.DefaultReserved(), []string{release}, given)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // listTimeout bounds the question for namespaces.
 const listTimeout = 30 * time.Second
 
@@ -59,13 +67,7 @@ func (f *installationFlags) ofCluster(to routing) ([]provision.Tenant, error) {
 	if err != nil {
 		return nil, fmt.Errorf("failed to list the cluster's namespaces: %w", err)
 	}
-	var namespaces []controller.Namespace
-	for i := range list.Items {
-		ns := &list.Items[i]
-		label, labelled := ns.Labels[controller.Label]
-		namespaces = append(namespaces, controller.Namespace{Name: ns.Name, UID: string(ns.UID), Label: label, Labelled: labelled})
-	}
-	rules := controller.Rules{Mode: to.mode, Exceptions: to.registry, Reserved: slices.Concat(admission.DefaultReserved(), []string{f.releaseNamespace}, f.reserved)}
+	rules := controller.Rules{Mode: to.mode, Exceptions: to.registry, Reserved: reservedNamespaces(f.releaseNamespace, f.reserved)}
 	if to.mode == tenancy.ModeRegistry {
 		name := controller.RegistryName(f.release)
 		m, err := client.CoreV1().ConfigMaps(f.releaseNamespace).Get(ctx, name, metav1.GetOptions{})
@@ -80,7 +82,7 @@ func (f *installationFlags) ofCluster(to routing) ([]provision.Tenant, error) {
 			}
 		}
 	}
-	tenants, refusals := controller.Desired(namespaces, rules)
+	tenants, refusals := controller.Desired(controller.Namespaces(list), rules)
 	for _, r := range refusals {
 		fmt.Fprintf(os.Stderr, "namespace %s: %s\n", r.Namespace, r.Reason)
 	}

@@ -5,14 +5,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller"
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/controller/admission"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
@@ -45,10 +43,7 @@ for the nodes is published as ConfigMap <release>-registry. Of several, one lead
 			if cfg.Mode == tenancy.ModeRegistry {
 				cfg.Prefix = ""
 			}
-			cfg.Reserved = append(cfg.Reserved, cfg.Namespace)
-			cfg.Reserved = append(cfg.Reserved, admission.DefaultReserved()...)
-			slices.Sort(cfg.Reserved)
-			cfg.Reserved = slices.Compact(cfg.Reserved)
+			cfg.Reserved = reservedNamespaces(cfg.Namespace, cfg.Reserved)
 			if err := cfg.Check(); err != nil {
 				return err
 			}

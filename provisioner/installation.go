@@ -134,8 +134,8 @@ type session struct {
 
 // start checks everything that was given, then asks whose credentials these are.
 func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*session, error) {
-	if f.output != "table" && f.output != "json" && f.output != "yaml" {
-		return nil, fmt.Errorf("--output %q is neither table, json nor yaml", f.output)
+	if err := checkOutput(f.output); err != nil {
+		return nil, err
 	}
 	to, err := f.read()
 	if err != nil {
@@ -267,6 +267,14 @@ func named(t *provision.Tenant, to routing, prefix string) []string {
 		return nil
 	}
 	return []string{prefix + t.Name}
+}
+
+// checkOutput refuses a format that encode does not know.
+func checkOutput(format string) error {
+	if format != "table" && format != "json" && format != "yaml" {
+		return fmt.Errorf("--output %q is neither table, json nor yaml", format)
+	}
+	return nil
 }
 
 // encode writes v in the format asked for, or as table does.

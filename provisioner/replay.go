@@ -89,8 +89,8 @@ func (f *replayFlags) get(name string) string {
 }
 
 func (f *replayFlags) run(cmd *cobra.Command) error {
-	if f.output != "table" && f.output != "json" && f.output != "yaml" {
-		return fmt.Errorf("--output %q is neither table, json nor yaml", f.output)
+	if err := checkOutput(f.output); err != nil {
+		return err
 	}
 	to, err := f.routing.read()
 	if err != nil {

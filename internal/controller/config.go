@@ -27,8 +27,9 @@ const (
 	defaultPassTimeout = 30 * time.Minute
 	// fileLook is how often a tenants file is looked at: nobody tells of its changes.
 	fileLook = 15 * time.Second
-	// maxTenantsFile bounds the file in bytes, as a ConfigMap does (1 MiB).
-	maxTenantsFile = 1 << 20
+	// maxConfigMap bounds the registry and a tenants file in bytes: a ConfigMap's data holds
+	// 1 MiB (API reference), and etcd takes no request of more than 1.5 MiB.
+	maxConfigMap = 1 << 20
 )
 
 // Config is how the controller works.
@@ -89,7 +90,7 @@ func (c *Config) Check() error {
 }
 
 func (c *Config) statusName() string   { return c.Release + "-status" }
-func (c *Config) registryName() string { return c.Release + "-registry" }
+func (c *Config) registryName() string { return RegistryName(c.Release) }
 
 // exceptionsFrom says where the tenants file is, for people.
 func (c *Config) exceptionsFrom() string {
@@ -110,7 +111,7 @@ func (c *Config) exceptionsText(ctx context.Context, k surroundings) (string, er
 		if err != nil {
 			return "", err
 		}
-		if info.Size() > maxTenantsFile {
+		if info.Size() > maxConfigMap {
 			return "", fmt.Errorf("%s has %d bytes, more than a ConfigMap holds", c.ExceptionsFile, info.Size())
 		}
 		text, err := os.ReadFile(c.ExceptionsFile)

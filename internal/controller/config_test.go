@@ -48,7 +48,7 @@ func TestATenantsFileIsReadFromWhereItIs(t *testing.T) {
 	}
 	_, err := (&Config{ExceptionsFile: path + "x"}).exceptionsText(t.Context(), w)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	require.NoError(t, os.Truncate(path, maxTenantsFile+1))
+	require.NoError(t, os.Truncate(path, maxConfigMap+1))
 	_, err = (&Config{ExceptionsFile: path}).exceptionsText(t.Context(), w)
 	require.ErrorContains(t, err, "more than a ConfigMap holds")
 }

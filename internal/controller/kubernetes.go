@@ -26,13 +26,18 @@ func (k *kubernetes) namespaces(ctx context.Context) ([]Namespace, error) {
 	if err := k.watch.List(ctx, &list); err != nil {
 		return nil, err
 	}
+	return Namespaces(&list), nil
+}
+
+// Namespaces are what is read of a list of them.
+func Namespaces(list *corev1.NamespaceList) []Namespace {
 	all := make([]Namespace, 0, len(list.Items))
 	for i := range list.Items {
 		ns := &list.Items[i]
 		label, labelled := ns.Labels[Label]
 		all = append(all, Namespace{Name: ns.Name, UID: string(ns.UID), Label: label, Labelled: labelled})
 	}
-	return all, nil
+	return all
 }
 
 func (k *kubernetes) seen(ctx context.Context, name string) (object, error) {

@@ -61,8 +61,8 @@ func Owners(data map[string]string) (map[string]Owner, error) {
 	return p.owners, err
 }
 
-// RegistryName is what a release's registry is called.
-func RegistryName(release string) string { return (&Config{Release: release}).registryName() }
+// RegistryName is what the ConfigMap of a release's registry is called.
+func RegistryName(release string) string { return release + "-registry" }
 
 func (p published) generation() int64 {
 	if p.registry == nil {
@@ -261,10 +261,7 @@ func (p publication) render(before published, keep func(namespace string) bool) 
 	return after, nil
 }
 
-// maxConfigMap bounds the registry in bytes: a ConfigMap's data holds 1 MiB (API reference),
-// and etcd takes no request of more than 1.5 MiB.
-const maxConfigMap = 1 << 20
-
+// sizeOf is how many bytes of a ConfigMap data takes.
 func sizeOf(data map[string]string) (n int) {
 	for key, text := range data {
 		n += len(key) + len(text)

@@ -136,7 +136,7 @@ func (p *planner) pod(tenant, role string, c claim) error {
 	begin := Action{Tenant: tenant, Layer: LayerRole}
 	wanted, err := p.in.serviceAccounts(tenant, c.granted)
 	if err != nil {
-		return nil // what is wanted is not known, so nothing is taken away; the trust policy is refused for the same
+		return err // what is wanted is not known, so nothing is taken away
 	}
 	for _, want := range wanted {
 		a := begin

@@ -238,23 +238,22 @@ func (p *planner) narrow(tenant string, r *role, repair bool) {
 // only within it. Each is tried whatever became of those before; the tombstone, by which a
 // role is known to be closed, stands on it only after all of them.
 func (p *planner) closeRole(tenant string, r *role, c claim) {
-	begin := Action{Tenant: tenant, Layer: LayerRole, Target: r.name}
+	begin := Action{Tenant: tenant, Layer: LayerRole, Target: r.name, narrows: true}
 	const reason = "nobody is to read the tenant's logs by this role"
 	p.narrow(tenant, r, false)
 	if _, there := r.inline[readerPolicy]; there {
 		a := begin
-		a.narrows = true
 		a.Kind, a.name, a.Now, a.Will, a.Reason = RemovePolicy, readerPolicy, "may read the tenant's group", "may do nothing", reason
 		p.act(a)
 	}
 	if !closedNow(r) {
 		a := begin
-		a.narrows = true
 		a.Kind, a.document, a.Now, a.Will, a.Reason = SetTrust, closedTrust(), trusts(r.trust), "trusts nobody", reason
 		p.act(a)
 	}
 	if c.state == StateRetired && r.tags[tagState] != loggroup.StateRetired {
 		a := begin
+		a.narrows = false // only after all of the above
 		a.Kind, a.tags, a.Now, a.Will, a.Reason = TagRole, map[string]string{tagState: loggroup.StateRetired}, r.tags[tagState], loggroup.StateRetired, "the tombstone stands on the role, too"
 		p.act(a)
 	}

@@ -37,6 +37,21 @@ func (a *testAccount) widen(t *testing.T, name string) {
 	require.NoError(t, err)
 }
 
+// tamper takes the boundary off a reader role and gives it everything there is.
+func (a *testAccount) tamper(t *testing.T, name string) {
+	t.Helper()
+	ctx := context.Background()
+	_, err := a.iam.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: &name})
+	require.NoError(t, err)
+	a.widen(t, name)
+	_, err = a.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: aws.String("more"), PolicyDocument: aws.String(everything)})
+	require.NoError(t, err)
+	managed, err := a.iam.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: aws.String("wide"), PolicyDocument: aws.String(everything)})
+	require.NoError(t, err)
+	_, err = a.iam.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: &name, PolicyArn: managed.Policy.Arn})
+	require.NoError(t, err)
+}
+
 // The template names a role of each namespace, so that the trust follows who has the tenant.
 func perNamespace(in *Installation) {
 	in.Trust.Principals = []string{"arn:aws:iam::" + account + ":role/$(namespace)-readers"}
@@ -137,16 +152,8 @@ func TestARoleIsClosedAsFarAsAWSLetsIt(t *testing.T) {
 				a := newAccount(t, fakeaws.Config{})
 				p := a.provisioner(t, "c1")
 				reconciled(t, p, tenantOf("acme", "uid-1"))
-				name, ctx := a.role(t, p, "acme").name, context.Background()
-				_, err := a.iam.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: &name})
-				require.NoError(t, err)
-				a.widen(t, name)
-				_, err = a.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: aws.String("more"), PolicyDocument: aws.String(everything)})
-				require.NoError(t, err)
-				managed, err := a.iam.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: aws.String("wide"), PolicyDocument: aws.String(everything)})
-				require.NoError(t, err)
-				_, err = a.iam.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: &name, PolicyArn: managed.Policy.Arn})
-				require.NoError(t, err)
+				ctx := context.Background()
+				a.tamper(t, a.role(t, p, "acme").name)
 				a.deny(operation, "")
 				closing := func() State {
 					if retire {

@@ -57,16 +57,7 @@ func TestNothingIsAllowedThatTheProvisionerDoesNotUse(t *testing.T) {
 	ready(reconciled(t, another(), acme, globex), "acme", "globex")
 
 	// Somebody changes what can be changed.
-	name := tenancy.ReaderRole("c1", "us-east-1", "acme")
-	_, err = a.iam.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: &name})
-	require.NoError(t, err)
-	a.widen(t, name)
-	_, err = a.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: aws.String("more"), PolicyDocument: aws.String(everything)})
-	require.NoError(t, err)
-	managed, err := a.iam.CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: aws.String("wide"), PolicyDocument: aws.String(everything)})
-	require.NoError(t, err)
-	_, err = a.iam.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: &name, PolicyArn: managed.Policy.Arn})
-	require.NoError(t, err)
+	a.tamper(t, tenancy.ReaderRole("c1", "us-east-1", "acme"))
 	_, err = a.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: aws.String("/eks/tenants/acme"), RetentionInDays: aws.Int32(1)})
 	require.NoError(t, err)
 	a.openBearer(t, "/eks/tenants/acme")
