@@ -78,8 +78,10 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fluentbit"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/output"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/version"
 )
 
 // Return values and identifiers of Fluent Bit's ABI.
@@ -151,6 +153,10 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	name := fmt.Sprintf("%s.%d", pluginName, len(instances))
 	instancesMu.RUnlock()
 	log := telemetry.NewLogger(name, printer{api: p.api, ins: p.o_ins})
+	if err := engine(log); err != nil {
+		report(log, err)
+		return -1
+	}
 	opts, err := output.ParseOptions(func(key string) string { return property(p, key) })
 	if err != nil {
 		report(log, err)
@@ -169,6 +175,25 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	instancesMu.Unlock()
 	C.set_context(p, C.uintptr_t(id))
 	return flbOK
+}
+
+// engineVersion is found once a process: it means running a program.
+var engineVersion = sync.OnceValues(func() (fluentbit.Version, bool) {
+	return fluentbit.Find(context.Background(), fluentbit.This())
+})
+
+// engine says who we are and where, and refuses a Fluent Bit that is too old.
+func engine(log *slog.Logger) error {
+	v, known := engineVersion()
+	if !known {
+		log.Warn("starting in a Fluent Bit whose version is unknown: that it has the fixes of "+strings.Join(fluentbit.CVEs, ", ")+" is not checked; set "+fluentbit.Environment+" to its version", "version", version.String())
+		return nil
+	}
+	if err := fluentbit.Check(v); err != nil {
+		return err
+	}
+	log.Info("starting", "version", version.String(), "fluent_bit", v.String())
+	return nil
 }
 
 // report writes each of the errors that start-up failed with as a line of its own.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/version"
 )
 
 // Exit codes, other than 0.
@@ -28,6 +29,7 @@ func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "tenantlogs",
 		Short:         "Per-tenant log isolation on EKS: set up, check and report tenants' log groups",
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
