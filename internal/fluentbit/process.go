@@ -57,7 +57,7 @@ func Find(ctx context.Context, p Process) (Version, bool) {
 
 // run is exec's, told to give up on a child's descendants too.
 func run(ctx context.Context, program string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // our own process's program
 	cmd.WaitDelay = time.Second
 	return cmd.Output()
 }
