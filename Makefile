@@ -17,6 +17,11 @@ CROSS := CC=x86_64-linux-gnu-gcc
 endif
 endif
 LDFLAGS := -s -w
+# A release's version without the v; empty for a build that is none.
+VERSION ?=
+ifneq ($(VERSION),)
+RELEASE_FLAGS := -X github.com/eks-tenant-logs/eks-tenant-logs/internal/version.version=$(VERSION)
+endif
 # The API server and etcd of e2e/kube, for this machine. An API server that is built
 # elsewhere than in its own repository must be told its version.
 KUBE := $(BUILD)/kube
@@ -25,7 +30,7 @@ FUZZTIME ?= 20s
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/...
+PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/...
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -37,14 +42,14 @@ help: ## list the targets
 .PHONY: plugin
 plugin: ## build the Fluent Bit plugin; GOARCH=arm64 cross-compiles (needs gcc-aarch64-linux-gnu)
 	@mkdir -p $(dir $(PLUGIN))
-	$(CROSS) CGO_ENABLED=1 GOARCH=$(GOARCH) go build -trimpath -buildmode=c-shared -ldflags '$(LDFLAGS)' -o $(PLUGIN) ./plugin
+	$(CROSS) CGO_ENABLED=1 GOARCH=$(GOARCH) go build -trimpath -buildvcs=false -buildmode=c-shared -ldflags '$(LDFLAGS) $(RELEASE_FLAGS)' -o $(PLUGIN) ./plugin
 	@rm -f $(PLUGIN:.so=.h)
 	@ls -l $(PLUGIN) | awk '{printf "%s: %.1f MB\n", $$9, $$5/1048576}'
 
 .PHONY: provisioner
 provisioner: ## build tenantlogs, the provisioner and CLI (static)
 	@mkdir -p $(BUILD)/$(GOARCH)
-	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/$(GOARCH)/tenantlogs ./provisioner
+	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) $(RELEASE_FLAGS)' -o $(BUILD)/$(GOARCH)/tenantlogs ./provisioner
 
 .PHONY: demo
 demo: ## ship the logs of three tenants and a forger, end to end, with no AWS account
@@ -165,3 +170,42 @@ chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes'
 	CHARTS_REQUIRED=1 go test -count=1 ./charts
 	@cd $(CHART) && $(abspath $(HELM_DOCS)) --dry-run --sort-values-order file --log-level error | diff -u README.md - \
 	  || { echo "make chart-test: README.md is not made of values.yaml as it is: make chart-docs"; exit 1; }
+
+# What the images stand on is the Dockerfile's, unless given here with a digest.
+FLUENT_BIT_IMAGE ?= $(shell sed -n 's/^ARG FLUENT_BIT_IMAGE=//p' Dockerfile)
+GO_IMAGE ?= $(shell sed -n 's/^ARG GO_IMAGE=//p' Dockerfile)
+STATIC_IMAGE ?= $(shell sed -n 's/^ARG STATIC_IMAGE=//p' Dockerfile)
+export FLUENT_BIT_IMAGE GO_IMAGE STATIC_IMAGE
+IMAGES ?= localhost/eks-tenant-logs
+ACTIONLINT := $(BUILD)/tools/actionlint
+CYCLONEDX := $(BUILD)/tools/cyclonedx-gomod
+
+.PHONY: image
+image: ## build both images for GOARCH with docker or buildah (IMAGES=, VERSION=, FLUENT_BIT_IMAGE=…)
+	@VERSION='$(VERSION)' GOARCH=$(GOARCH) IMAGES='$(IMAGES)' ./release/image
+
+.PHONY: image-pins
+image-pins: ## fail unless everything the images stand on is given with its digest; a release needs it
+	@./release/pins
+
+$(ACTIONLINT): release/tools/go.mod
+	@mkdir -p $(dir $@)
+	cd release/tools && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
+
+$(CYCLONEDX): release/tools/go.mod
+	@mkdir -p $(dir $@)
+	cd release/tools && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(abspath $@) github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+.PHONY: workflows-lint
+workflows-lint: $(ACTIONLINT) ## check .github/workflows; every action must be pinned by a full commit
+	$(ACTIONLINT) -color=false -shellcheck= -pyflakes=
+	@if grep -nE '^[^#]*uses: ' .github/workflows/*.yaml | grep -vE 'uses: [^ @]+@[0-9a-f]{40} # v[0-9.]+$$'; then \
+	  echo "make workflows-lint: not pinned by commit, with its version behind it"; exit 1; fi
+
+.PHONY: release-artifacts
+release-artifacts: $(CYCLONEDX) $(HELM) ## binaries, SBOMs, chart and checksums of VERSION in build/release
+	@VERSION='$(VERSION)' HELM=$(abspath $(HELM)) CYCLONEDX=$(abspath $(CYCLONEDX)) ./release/artifacts $(BUILD)/release
+
+.PHONY: release-dry-run
+release-dry-run: $(CYCLONEDX) $(HELM) workflows-lint ## all of a release that needs no registry: versions agree, built twice with the same bytes
+	@HELM=$(abspath $(HELM)) CYCLONEDX=$(abspath $(CYCLONEDX)) TAG='$(TAG)' ./release/dry-run $(BUILD)
