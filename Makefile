@@ -184,6 +184,10 @@ CYCLONEDX := $(BUILD)/tools/cyclonedx-gomod
 image: ## build both images for GOARCH with docker or buildah (IMAGES=, VERSION=, FLUENT_BIT_IMAGE=…)
 	@VERSION='$(VERSION)' GOARCH=$(GOARCH) IMAGES='$(IMAGES)' ./release/image
 
+.PHONY: image-test
+image-test: ## build both images twice on stand-ins for their bases and read them; needs root, buildah, debootstrap, a Fluent Bit (IMAGE_E2E=1: then make e2e in it)
+	@./release/image-test $(BUILD)/image-test
+
 .PHONY: image-pins
 image-pins: ## fail unless everything the images stand on is given with its digest; a release needs it
 	@./release/pins
