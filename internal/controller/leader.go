@@ -321,6 +321,7 @@ func (l *leader) reconcile(ctx context.Context, desired []provision.Tenant, clai
 		l.metrics.reconciled(report, all, now)
 		if all {
 			l.complete = true
+			l.lookAtQuarantine(ctx)
 			l.resync = now.Add(time.Duration(float64(l.cfg.Resync) * (0.9 + 0.2*l.random())))
 		}
 	} else {
@@ -330,6 +331,21 @@ func (l *leader) reconcile(ctx context.Context, desired []provision.Tenant, clai
 		told = append(told, l.retire(ctx, claimed, exists, all)...)
 	}
 	return refusals, told
+}
+
+// lookAtQuarantine shows what waits in quarantine. Nothing rests on it.
+func (l *leader) lookAtQuarantine(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, l.cfg.PassTimeout)
+	defer cancel()
+	waiting, err := l.engine.Quarantined(bounded)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.problem("quarantine", "what waits in quarantine could not be looked at: "+err.Error())
+		}
+		return
+	}
+	l.problem("quarantine", "")
+	l.metrics.waiting(waiting)
 }
 
 // ask calls the engine, for as long as a pass may take.

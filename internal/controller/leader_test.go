@@ -118,6 +118,10 @@ type recorder struct {
 	failing map[string]bool
 	failed  string // of the cluster's own
 	before  func()
+
+	quarantined []provision.Quarantined
+	lookErr     bool           // when looking at quarantine
+	shortBy     map[string]int // days of retention that a tenant's group lacks
 }
 
 func newRecorder() *recorder {
@@ -138,7 +142,7 @@ func (r *recorder) Reconcile(_ context.Context, tenants []provision.Tenant) (pro
 	}
 	report := provision.Report{Failed: r.failed}
 	for _, t := range tenants {
-		s := provision.TenantStatus{Tenant: t.Name, State: provision.StateReady, Group: "/eks/tenants/" + t.Name, RetentionDays: 365}
+		s := provision.TenantStatus{Tenant: t.Name, State: provision.StateReady, Group: "/eks/tenants/" + t.Name, RetentionDays: 365 - r.shortBy[t.Name], WantedDays: 365}
 		for _, ns := range t.Namespaces {
 			if r.owner[t.Name] == "" && !r.failing[t.Name] {
 				r.owner[t.Name] = ns.UID
@@ -179,6 +183,13 @@ func (r *recorder) Owned(context.Context) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+func (r *recorder) Quarantined(context.Context) ([]provision.Quarantined, error) {
+	if r.lookErr {
+		return nil, errors.New("denied")
+	}
+	return r.quarantined, nil
 }
 
 // calls are the tenants the engine was asked for since the last time.

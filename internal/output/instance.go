@@ -228,6 +228,9 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 	if r.kind == tenancy.KindUnrouted {
 		d.outcome = telemetry.Unrouted
 	}
+	if r.kind != tenancy.KindPending { // in quarantine from the start: it has no group to arrive in
+		i.metrics.Arrived(r.tenant)
+	}
 	away := i.queue.TurnedAway(r.target)
 	if r.tenant == "" {
 		return d, away

@@ -70,3 +70,30 @@ func TestEveryRecordIsCountedOnceByWhatBecameOfIt(t *testing.T) {
 	i.Close()
 	require.Nil(t, listener.Addr())
 }
+
+// A tenant whose group takes nothing looks different from one that has nothing to say.
+func TestATenantThatDoesNotGetThroughIsToldFromOneThatIsQuiet(t *testing.T) {
+	metrics := telemetry.NewMetrics()
+	listener := telemetry.NewListener(metrics)
+	i, s, _ := instance(t, fakeaws.Config{}, Environment{Name: "x.0", Metrics: metrics, Listener: listener}, "metrics_listen", "127.0.0.1:0", "on_failure", "hold")
+	s.SetIntercept(func(c fakeaws.Call) error {
+		if c.Operation == "PutLogEvents" && c.LogGroup == "/eks/tenants/b" {
+			return &fakeaws.APIError{Code: "AccessDeniedException", Message: "no"}
+		}
+		return nil
+	})
+	chunk := chunkOf(time.Now(), map[string]any{"log": "x"})
+	require.Equal(t, OK, i.Flush(context.Background(), tagA, chunk, 0))
+	require.Equal(t, Retry, i.Flush(context.Background(), strings.Replace(tagA, "tenant-a", "tenant-b", 1), chunk, 0))
+	require.Eventually(t, func() bool { return listener.Addr() != nil }, 30*time.Second, time.Millisecond)
+	r, err := http.Get(fmt.Sprintf("http://%s/metrics", listener.Addr()))
+	require.NoError(t, err)
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(b), `tenantlogs_last_arrival_timestamp_seconds{output="x.0",tenant="a"}`)
+	require.Contains(t, string(b), `tenantlogs_last_success_timestamp_seconds{output="x.0",tenant="a"}`)
+	require.Contains(t, string(b), `tenantlogs_last_arrival_timestamp_seconds{output="x.0",tenant="b"}`)
+	require.NotContains(t, string(b), `tenantlogs_last_success_timestamp_seconds{output="x.0",tenant="b"}`)
+	i.Close()
+}

@@ -200,7 +200,7 @@ func (p *planner) find(tenant string, l Layer, target, format string, args ...an
 func (p *planner) tenant(t Tenant, s *TenantStatus) {
 	actions, findings := len(p.result.Actions), len(p.result.Findings)
 	spec := p.in.groupOf(t)
-	s.Group = spec.key.name
+	s.Group, s.WantedDays = spec.key.name, spec.days
 	g := p.o.groups[spec.key]
 	if g != nil {
 		s.RetentionDays = g.days()

@@ -67,6 +67,8 @@ type TenantStatus struct {
 	// RetentionDays is the group's effective retention as read; 0: there is no group, or
 	// its events never expire.
 	RetentionDays int `json:"retentionDays" yaml:"retentionDays"`
+	// WantedDays is how long the group is to keep its events at least; 0: nothing was planned.
+	WantedDays int `json:"-" yaml:"-"`
 	// Findings are what is not as desired and was left as it is, for people.
 	Findings []string `json:"findings,omitempty" yaml:"findings,omitempty"`
 }
@@ -111,4 +113,7 @@ type Engine interface {
 	// retired: those among them whose namespaces are gone are to be retired. It is read
 	// from the reader roles, and empty where there are none.
 	Owned(ctx context.Context) ([]string, error)
+	// Quarantined lists the quarantine groups in which something waits, of those that the
+	// last runs have looked at, by tenant.
+	Quarantined(ctx context.Context) ([]Quarantined, error)
 }

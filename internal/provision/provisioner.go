@@ -52,6 +52,7 @@ type Provisioner struct {
 	concurrency int
 	rates       *rates
 	memory      *memory
+	quarantine  map[string]*group // as last seen, by what follows the prefix
 }
 
 var _ Engine = (*Provisioner)(nil)
@@ -70,7 +71,7 @@ func New(in Installation, cloud Cloud, o Options) (*Provisioner, error) {
 	case len(in.Trust.PodIdentity) > 0 && cloud.EKS == nil:
 		return nil, errors.New("EKS Pod Identity needs a client of EKS")
 	}
-	p := &Provisioner{in: in, cloud: cloud, log: o.Log, clock: o.Clock, random: o.Random, progress: o.Progress, concurrency: o.Concurrency, memory: newMemory()}
+	p := &Provisioner{in: in, cloud: cloud, log: o.Log, clock: o.Clock, random: o.Random, progress: o.Progress, concurrency: o.Concurrency, memory: newMemory(), quarantine: map[string]*group{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -177,6 +178,7 @@ func (p *Provisioner) Reconcile(ctx context.Context, tenants []Tenant) (Report, 
 			return report, err
 		}
 		if round == 1 {
+			p.noteQuarantine(o)
 			report.Findings = plan.Findings
 		}
 		applied := p.apply(ctx, plan, o)

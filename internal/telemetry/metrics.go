@@ -35,6 +35,7 @@ type Metrics struct {
 	flushes, puts, wire              *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
+	lastArrival                      *prometheus.GaugeVec
 	breaker, stalled, down           *prometheus.GaugeVec
 	refused, generation, workersLack *prometheus.GaugeVec
 
@@ -72,6 +73,7 @@ func NewMetrics() *Metrics {
 	m.duration = histogram("put_duration_seconds", "How long PutLogEvents calls took.", prometheus.ExponentialBuckets(0.005, 2, 13))
 	m.fill = histogram("batch_fill_ratio", "How full PutLogEvents calls were, of 1,048,576 bytes.", []float64{0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1})
 	m.lastSuccess = gauge("last_success_timestamp_seconds", "When CloudWatch last accepted events of the tenant.", "tenant")
+	m.lastArrival = gauge("last_arrival_timestamp_seconds", "When Fluent Bit last brought a chunk of the tenant, be it one that it had brought before.", "tenant")
 	m.retention = gauge("log_group_retention_seconds", "Effective retention of a log group when it was last read; +Inf is for ever.", "log_group")
 	m.breaker = gauge("breaker_open", "1 while the tenant's log group does not take events and on_failure is done with them.", "tenant")
 	m.stalled = gauge("stalled", "1 while the tenant's log group takes nothing, without refusing, although others do.", "tenant")
@@ -260,6 +262,14 @@ func (o *Output) Unanswered(tenant string, events int) {
 func (o *Output) Flush(result string) {
 	if o != nil {
 		o.m.flushes.WithLabelValues(o.name, result).Inc()
+	}
+}
+
+// Arrived notes that Fluent Bit brought a chunk of a tenant. Beside Put it tells a tenant
+// that has nothing to say from one whose records do not get through.
+func (o *Output) Arrived(tenant string) {
+	if o != nil {
+		o.m.lastArrival.WithLabelValues(o.name, o.m.tenant(tenant)).SetToCurrentTime()
 	}
 }
 

@@ -27,6 +27,7 @@ func busy(m *Metrics, name string) *Output {
 	o.Change("acme", "restamped", 2)
 	o.Discarded("acme", 1)
 	o.Unanswered("acme", 1)
+	o.Arrived("acme")
 	o.Flush("ok")
 	o.Put("acme", "ok", true, 20*time.Millisecond, 0.5, 100)
 	o.Put("acme", "throttled", false, 20*time.Millisecond, 0.5, 100)
@@ -99,6 +100,7 @@ func TestOneListenerAProcess(t *testing.T) {
 		`tenantlogs_breaker_open{output="x.0",tenant="acme"} 1`,
 		`tenantlogs_without_workers{output="x.0"} 1`,
 		`tenantlogs_oldest_unacknowledged_age_seconds{output="x.0"} 36`,
+		`tenantlogs_last_arrival_timestamp_seconds{output="x.0",tenant="acme"} 1.`,
 		`tenantlogs_last_success_timestamp_seconds{output="x.0",tenant="acme"} 1.`,
 	} {
 		require.Contains(t, text, line)
@@ -164,6 +166,7 @@ func TestWithoutMetricsNothingIsCounted(t *testing.T) {
 	o.Start(nil)
 	o.Records("a", Delivered, 1, 1)
 	o.Change("a", "x", 1)
+	o.Arrived("a")
 	o.Flush("ok")
 	o.Put("a", "ok", true, 0, 0, 0)
 	o.Retention("/g", 1)
