@@ -139,7 +139,7 @@ HELM_DOCS := $(TOOLS)/helm-docs
 PROMTOOL := $(TOOLS)/promtool
 
 .PHONY: chart-tools
-chart-tools: $(HELM) $(UNITTEST) $(HELM_DOCS) ## build helm, helm-unittest and helm-docs for the chart's tests, where they are missing
+chart-tools: $(HELM) $(UNITTEST) $(HELM_DOCS) $(PROMTOOL) ## build helm, helm-unittest, helm-docs and promtool for the chart's tests, where they are missing
 
 define chart-tool
 	@mkdir -p $(TOOLS)
@@ -164,9 +164,11 @@ chart-docs: $(HELM_DOCS) ## write the chart's README.md anew from its values
 	$(HELM_DOCS) --chart-search-root $(CHART) --sort-values-order file --log-level warning
 
 .PHONY: chart-test
-chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes' types, the code's rights and options, the README
+chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes' types, the code's rights and options, alerts, the README
 	@for values in $(CHART)/ci/*-values.yaml; do $(HELM) lint --strict --quiet $(CHART) --values $$values || exit 1; done
 	$(UNITTEST) --strict $(CHART)
+	$(PROMTOOL) check rules --lint=all --lint-fatal $(CHART)/files/alerts.yaml
+	$(PROMTOOL) test rules $(CHART)/tests/promtool/*.yaml
 	CHARTS_REQUIRED=1 go test -count=1 ./charts
 	@cd $(CHART) && $(abspath $(HELM_DOCS)) --dry-run --sort-values-order file --log-level error | diff -u README.md - \
 	  || { echo "make chart-test: README.md is not made of values.yaml as it is: make chart-docs"; exit 1; }

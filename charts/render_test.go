@@ -124,15 +124,22 @@ type securityContextConstraints struct {
 
 var decoder = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 
+// foreign are the types that are not Kubernetes' own.
+var foreign = map[string]func() any{
+	"SecurityContextConstraints": func() any { return new(securityContextConstraints) },
+	"PodMonitor":                 func() any { return new(podMonitor) },
+	"PrometheusRule":             func() any { return new(prometheusRule) },
+}
+
 // objects are a render's, decoded strictly: a field that Kubernetes does not know, or
-// one given twice, is an error. Those of OpenShift are checked and left out.
+// one given twice, is an error. Those of others are checked and left out.
 func objects(t *testing.T, rendered string) (all []runtime.Object) {
 	t.Helper()
 	documents, err := helm.Objects(rendered)
 	require.NoError(t, err)
 	for _, d := range documents {
-		if d.Kind == "SecurityContextConstraints" {
-			require.NoError(t, yaml.UnmarshalStrict([]byte(d.Text), &securityContextConstraints{}), d.Text)
+		if into, ok := foreign[d.Kind]; ok {
+			require.NoError(t, yaml.UnmarshalStrict([]byte(d.Text), into()), d.Text)
 			continue
 		}
 		o, _, err := decoder.Decode([]byte(d.Text), nil, nil)

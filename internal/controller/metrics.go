@@ -135,3 +135,10 @@ func (m *metrics) states(s status) {
 	m.refused.Set(float64(len(s.refused)))
 	m.problems.Set(float64(len(s.problems)))
 }
+
+// RegisterMetrics makes the controller's metrics known to a registry: for those who hold alerts
+// to what there is.
+func RegisterMetrics(r prometheus.Registerer) error {
+	_, err := newMetrics(r)
+	return err
+}

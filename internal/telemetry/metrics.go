@@ -86,6 +86,9 @@ func NewMetrics() *Metrics {
 	return m
 }
 
+// Registry holds all of the process's metrics: for those who hold alerts to what there is.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
 // Snapshot is what is known of an output at one moment.
 type Snapshot struct {
 	InFlight int // PutLogEvents calls

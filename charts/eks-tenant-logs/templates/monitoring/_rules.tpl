@@ -1,0 +1,60 @@
+{{/* What the named numbers of files/alerts.yaml are here: values, and what follows from others. */}}
+{{- define "eks-tenant-logs.monitoring.numbers" -}}
+{{- $numbers := deepCopy .Values.monitoring.rules.thresholds }}
+{{- /* The shortest that is configured: tenants with more are the provisioner's to look at. */ -}}
+{{- $days := int .Values.logs.retentionDays }}
+{{- range $settings := values (default dict .Values.tenants.exceptions.tenants) }}
+{{- with (default dict $settings).retentionDays }}
+{{- $days = min $days (int .) }}
+{{- end }}
+{{- end }}
+{{- $_ := set $numbers "retentionSeconds" (mul $days 86400) }}
+{{- /* Four fifths of what may be held, of Fluent Bit's 2,048 tasks where that has no bound. */ -}}
+{{- $_ := set $numbers "heldChunks" (div (mul 4 (default 2048 (int .Values.fluentBit.config.holdBudget))) 5) }}
+{{- $seconds := 0 }}
+{{- range regexFindAll "[0-9]+[hms]" .Values.provisioner.resync -1 }}
+{{- $seconds = add $seconds (mul (int (regexFind "[0-9]+" .)) (get (dict "h" 3600 "m" 60 "s" 1) (regexFind "[hms]" .))) }}
+{{- end }}
+{{- $_ := set $numbers "threeResyncs" (mul 3 $seconds) }}
+{{- toYaml $numbers }}
+{{- end }}
+
+{{/* The groups of a PrometheusRule. */}}
+{{- define "eks-tenant-logs.monitoring.groups" -}}
+{{- $r := .Values.monitoring.rules }}
+{{- $numbers := include "eks-tenant-logs.monitoring.numbers" . | fromYaml }}
+{{- $target := printf "namespace=%q, daemonset=%q" .Release.Namespace (printf "%s-fluent-bit" (include "eks-tenant-logs.fullname" .)) }}
+{{- $groups := list }}
+{{- $known := list }}
+{{- range $group := (.Files.Get "files/alerts.yaml" | fromYaml).groups }}
+{{- $runs := ternary $.Values.provisioner.enabled $.Values.fluentBit.enabled (hasSuffix ".provisioner" $group.name) }}
+{{- $rules := list }}
+{{- range $rule := $group.rules }}
+{{- $known = append $known $rule.alert }}
+{{- if and $runs (not (has $rule.alert $r.disabled)) }}
+{{- $expr := $rule.expr | replace `namespace="logs", daemonset="eks-tenant-logs-fluent-bit"` $target }}
+{{- range $name, $number := $numbers }}
+{{- $expr = regexReplaceAll (printf `[0-9.]+ # %s\b` $name) $expr (printf "%s # %s" ($number | toJson) $name) }}
+{{- end }}
+{{- $_ := set $rule "expr" $expr }}
+{{- $labels := merge $rule.labels $r.alertLabels }}
+{{- /* kube-state-metrics knows no cluster, and neither does what is absent. */ -}}
+{{- if or (contains "kube_" $expr) (contains "absent(" $expr) }}
+{{- $_ := set $labels "cluster" $.Values.clusterName }}
+{{- end }}
+{{- $_ := set $rule "labels" $labels }}
+{{- $_ := set $rule.annotations "runbook_url" (printf "%s#%s" $r.runbookUrl (lower $rule.alert)) }}
+{{- $rules = append $rules $rule }}
+{{- end }}
+{{- end }}
+{{- if $rules }}
+{{- $groups = append $groups (dict "name" $group.name "rules" $rules) }}
+{{- end }}
+{{- end }}
+{{- range $r.disabled }}
+{{- if not (has . $known) }}
+{{- fail (printf "monitoring.rules.disabled: there is no alert %s: remove it; the alerts are in docs/operations.md" .) }}
+{{- end }}
+{{- end }}
+{{- toYaml $groups }}
+{{- end }}
