@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -168,4 +170,28 @@ func TestWhatFluentBitEvictsIsCountedWhereTheAlertLooks(t *testing.T) {
 	require.Contains(t, log.String(), "evicted from output queue")
 	s.SetIntercept(nil)
 	terminate(t, cmd)
+}
+
+// Without the Prometheus operator's CRDs nothing is made, and the error says which is missing;
+// the dashboard needs none.
+func TestMonitoringWithoutTheOperatorIsRefusedBeforeAnythingIsMade(t *testing.T) {
+	_, err := runHelm(t, "", "version")
+	require.NoError(t, err)
+	c := startKubernetes(t)
+	admin := adminOf(c)
+	createNamespace(t, admin, chartSpace, "")
+	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
+	require.NoError(t, err)
+	for value, kind := range map[string]string{"podMonitor": "PodMonitor", "rules": "PrometheusRule"} {
+		_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1", "--set", "monitoring."+value+".enabled=true")
+		require.ErrorContains(t, err, fmt.Sprintf("no matches for kind %q in version %q", kind, "monitoring.coreos.com/v1"))
+		made, err := admin.AppsV1().DaemonSets(chartSpace).List(within(t, time.Minute), metav1.ListOptions{})
+		require.NoError(t, err)
+		require.Empty(t, made.Items)
+	}
+	_, err = runHelm(t, kubeconfig, "upgrade", "--install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1", "--set", "monitoring.dashboard.enabled=true")
+	require.NoError(t, err)
+	m, err := admin.CoreV1().ConfigMaps(chartSpace).Get(within(t, time.Minute), "eks-tenant-logs-dashboard", metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "1", m.Labels["grafana_dashboard"])
 }

@@ -36,10 +36,12 @@
 {{- range $name, $number := $numbers }}
 {{- $expr = regexReplaceAll (printf `[0-9.]+ # %s\b` $name) $expr (printf "%s # %s" ($number | toJson) $name) }}
 {{- end }}
+{{- /* What is absent has the labels that were asked for. */ -}}
+{{- $expr = regexReplaceAll `absent\((\w+)\{` $expr (printf "absent(${1}{cluster=%q, " $.Values.clusterName) }}
 {{- $_ := set $rule "expr" $expr }}
 {{- $labels := merge $rule.labels $r.alertLabels }}
-{{- /* kube-state-metrics knows no cluster, and neither does what is absent. */ -}}
-{{- if or (contains "kube_" $expr) (contains "absent(" $expr) }}
+{{- /* kube-state-metrics knows no cluster. */ -}}
+{{- if contains "kube_" $expr }}
 {{- $_ := set $labels "cluster" $.Values.clusterName }}
 {{- end }}
 {{- $_ := set $rule "labels" $labels }}
