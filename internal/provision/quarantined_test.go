@@ -78,3 +78,28 @@ func TestWhatWaitsInQuarantineIsToldByItsAge(t *testing.T) {
 	after(400 * day)
 	require.Empty(t, look())
 }
+
+// With the provisioner's own role, which may look at streams and not into them, for few tenants
+// and for many.
+func TestTheProvisionersOwnRoleMayLookAtQuarantine(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{Enforce: true})
+	another, _ := a.asItself(t, "c1")
+	for _, n := range []int{1, fewTenants + 2} {
+		p := another()
+		tenants := manyTenants(n)
+		reconciled(t, p, tenants...)
+		if n == 1 {
+			group, stream := "/eks/quarantine/t0000", "tenant-t0000/web/app"
+			_, err := a.logs.CreateLogStream(t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream})
+			require.NoError(t, err)
+			_, err = a.logs.PutLogEvents(t.Context(), &cloudwatchlogs.PutLogEventsInput{LogGroupName: &group, LogStreamName: &stream,
+				LogEvents: []types.InputLogEvent{{Message: aws.String("x"), Timestamp: aws.Int64(time.Now().UnixMilli())}}})
+			require.NoError(t, err)
+			reconciled(t, p, tenants...)
+		}
+		all, err := p.Quarantined(t.Context())
+		require.NoError(t, err)
+		require.Len(t, all, 1)
+		require.Equal(t, "t0000", all[0].Tenant)
+	}
+}
