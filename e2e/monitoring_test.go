@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -14,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -194,4 +198,51 @@ func TestMonitoringWithoutTheOperatorIsRefusedBeforeAnythingIsMade(t *testing.T)
 	m, err := admin.CoreV1().ConfigMaps(chartSpace).Get(within(t, time.Minute), "eks-tenant-logs-dashboard", metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Equal(t, "1", m.Labels["grafana_dashboard"])
+}
+
+// What alerts ask of provisioners, from real ones: one of two leads, and the one that leads says
+// what waits in quarantine.
+func TestTheControllerTellsWhoLeadsAndWhatWaitsInQuarantine(t *testing.T) {
+	cw, _ := standIn(t, fakeaws.Config{Enforce: true})
+	bootstrap(t, cw)
+	r := newRelease(t)
+	createNamespace(t, r.admin, "tenant-acme", "")
+	first := r.start(t, cw)
+	r.becomes(t, "acme", "ready")
+	first.stop(t)
+	ctx, group, stream := within(t, 2*time.Minute), "/eks/quarantine/acme", "tenant-acme/web/app"
+	_, err := cw.API().CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream})
+	require.NoError(t, err)
+	_, err = cw.API().PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &group, LogStreamName: &stream,
+		LogEvents: []cwtypes.InputLogEvent{{Message: aws.String("x"), Timestamp: aws.Int64(time.Now().UnixMilli())}}})
+	require.NoError(t, err)
+	addresses := []string{freeAddress(t), freeAddress(t)}
+	for _, a := range addresses {
+		r.start(t, cw, "--metrics-address", a)
+	}
+	const leads, waits = `leader_election_master_status{name="`, "tenantlogs_controller_quarantined_since_timestamp_seconds"
+	eventually(t, "one of two leads, and says what waits", func(context.Context) (bool, string) {
+		var leading, waiting, seen float64
+		for _, a := range addresses {
+			resp, err := http.Get("http://" + a + "/metrics")
+			if err != nil {
+				return false, err.Error()
+			}
+			text, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			require.NoError(t, err)
+			for _, line := range strings.Split(string(text), "\n") {
+				name, number, _ := strings.Cut(line, " ")
+				v, _ := strconv.ParseFloat(number, 64)
+				switch {
+				case strings.HasPrefix(name, leads):
+					seen++
+					leading += v
+				case name == waits+`{tenant="acme"}`:
+					waiting = v
+				}
+			}
+		}
+		return seen == 2 && leading == 1 && time.Since(time.Unix(int64(waiting), 0)).Abs() < 5*time.Minute, fmt.Sprint(seen, leading, waiting)
+	})
 }
