@@ -43,13 +43,15 @@ func podTemplates(all []runtime.Object) map[string]corev1.PodTemplateSpec {
 var targetLabels = []string{"job", "instance", "cluster", "node", "namespace", "pod", "container"}
 
 // elsewhere are metrics that others serve: kube-state-metrics (docs/metrics of its repository,
-// all of them stable) and Prometheus itself.
+// all of them stable), the kubelet and Prometheus itself.
 var elsewhere = map[string][]string{
 	"kube_daemonset_status_desired_number_scheduled": {"namespace", "daemonset", "cluster"},
 	"kube_daemonset_status_number_ready":             {"namespace", "daemonset", "cluster"},
 	"kube_daemonset_status_updated_number_scheduled": {"namespace", "daemonset", "cluster"},
 	"kube_node_info": {"node", "kernel_version", "os_image", "container_runtime_version", "kubelet_version", "kubeproxy_version", "provider_id",
 		"pod_cidr", "system_uuid", "internal_ip", "cluster"},
+	// pkg/kubelet/metrics/collectors/log_metrics.go of Kubernetes 1.37.2: alpha.
+	"kubelet_container_log_filesystem_used_bytes": {"uid", "namespace", "pod", "container", "tenant"}, // tenant: what label_replace adds
 	"up": targetLabels,
 }
 
@@ -112,7 +114,7 @@ var (
 
 // words are what is neither a metric nor a label in an expression: the functions, aggregations and
 // operators that are used here.
-var words = []string{"sum", "min", "max", "count", "group", "topk", "bottomk", "rate", "increase", "changes", "time", "vector", "absent", "histogram_quantile",
+var words = []string{"sum", "min", "max", "count", "group", "topk", "bottomk", "rate", "increase", "changes", "time", "vector", "label_replace", "absent", "histogram_quantile",
 	"unless", "or", "and", "offset"}
 
 // asks is what an expression asks for: metrics with the labels of their selectors, and the

@@ -27,6 +27,9 @@ const (
 	runbooks      = "../docs/operations.md"
 )
 
+// elsewheres are metrics that know no cluster.
+var elsewheres = regexp.MustCompile(`\bkube(let)?_`)
+
 // metadata are the fields of an object's metadata that the chart writes.
 type metadata struct {
 	Name        string            `json:"name"`
@@ -162,7 +165,7 @@ func TestTheAlertsAreTheSameWithAndWithoutTheOperator(t *testing.T) {
 		for r := range plain.Groups[g].Rules {
 			// What knows no cluster is of the one that the chart is in.
 			x := &plain.Groups[g].Rules[r]
-			if strings.Contains(x.Expr, "kube_") {
+			if elsewheres.MatchString(x.Expr) {
 				x.Labels["cluster"] = "prod"
 			}
 			x.Expr = regexp.MustCompile(`absent\(\w+\{`).ReplaceAllString(x.Expr, `${0}cluster="prod", `)
@@ -191,6 +194,7 @@ func TestTheNumbersOfAlertsFollowTheValues(t *testing.T) {
 		"TenantLogsNotReconciling":         "> 16200 # threeResyncs",        // of 1h30m
 		"TenantLogsGroupRetentionTooShort": "< 34560000 # retentionSeconds", // the 400 days of one tenant
 		"TenantLogsHoldingChunks":          "> 819 # heldChunks",
+		"TenantLogsTenantNotRead":          `max(tenantlogs_last_arrival_timestamp_seconds{tenant="_other"}) > time() - 1800`,
 		"TenantLogsDeliveryBehind":         "> 900 # oldestUnacknowledgedSeconds",
 	} {
 		require.True(t, strings.HasSuffix(exprs[alert], end), "%s: %s", alert, exprs[alert])
@@ -208,6 +212,22 @@ func TestTheNumbersOfAlertsFollowTheValues(t *testing.T) {
 			require.Contains(t, r.Expr, "> 1638 # heldChunks")
 		}
 	}
+	// Of whom it is known by the namespace's name alone.
+	notRead := func(values string, set ...string) string {
+		rendered, err := render(t, cases(t)[values], append(set, "monitoring.rules.enabled=true")...)
+		require.NoError(t, err)
+		for _, r := range foreignObjects[prometheusRule](t, rendered, "PrometheusRule")[0].Spec.rules() {
+			if r.Alert == "TenantLogsTenantNotRead" {
+				return r.Expr
+			}
+		}
+		return ""
+	}
+	require.Contains(t, notRead("pod-identity"), `{namespace=~"tenant-.+", namespace!~"acme-batch|monitoring|tenant-acme|tenant-tools"}`)
+	expr := notRead("minimal", "tenants.namespacePrefix=t-")
+	require.Contains(t, expr, `{namespace=~"t-.+", namespace!~""}`)
+	require.Contains(t, expr, `"namespace", "t-(.+)"`)
+	require.Empty(t, notRead("registry"), "a label says whose a namespace is, which the kubelet does not know")
 	_, err = render(t, cases(t)["minimal"], "monitoring.rules.enabled=true", "monitoring.rules.disabled={TenantLogsNoSuch}")
 	require.ErrorContains(t, err, "there is no alert TenantLogsNoSuch")
 }
@@ -311,7 +331,7 @@ func TestEveryAlertFiresInItsCaseAndNotInTheOneBesideIt(t *testing.T) {
 		// An annotation names only what an alert has.
 		for _, text := range r.Annotations {
 			for _, m := range annotated.FindAllStringSubmatch(text, -1) {
-				if m[1] == "cluster" && (strings.Contains(r.Expr, "kube_") || strings.Contains(r.Expr, "absent(")) {
+				if m[1] == "cluster" && (elsewheres.MatchString(r.Expr) || strings.Contains(r.Expr, "absent(")) {
 					continue // the chart adds it
 				}
 				require.Contains(t, fires[r.Alert][0], m[1]+"=", "%s: %s", r.Alert, text)

@@ -160,6 +160,9 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 
 	c := delivery.Bytes{Tag: tag, Data: data}
 	v := i.view.Load()
+	if i.opts.Identity == "tag" {
+		i.arrived(v.route(tag))
+	}
 	// Before any work on the chunk: an outage may last, and chunks come again and again.
 	if err := i.queue.TurnedAway(delivery.Target{}); err != nil {
 		return i.retry(tag, err)
@@ -228,9 +231,6 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 	if r.kind == tenancy.KindUnrouted {
 		d.outcome = telemetry.Unrouted
 	}
-	if r.kind != tenancy.KindPending { // in quarantine from the start: it has no group to arrive in
-		i.metrics.Arrived(r.tenant)
-	}
 	away := i.queue.TurnedAway(r.target)
 	if r.tenant == "" {
 		return d, away
@@ -294,6 +294,7 @@ func (i *Instance) decode(w *work, v *view, c *delivery.Bytes) (dests []dest, er
 		r := v.claimed(claim)
 		at, ok := seen[r.target]
 		if !ok {
+			i.arrived(r)
 			at = len(dests)
 			seen[r.target] = at
 			d, _ := i.destination(v, r, c)

@@ -5,6 +5,7 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/tenancy"
 )
 
 func (i *Instance) snapshot() telemetry.Snapshot {
@@ -12,6 +13,14 @@ func (i *Instance) snapshot() telemetry.Snapshot {
 	return telemetry.Snapshot{
 		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
 		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(), HeldChunks: i.held.len(),
+	}
+}
+
+// arrived notes that Fluent Bit brought a chunk of a route, whatever comes of it. What is in
+// quarantine from the start has no group to arrive in.
+func (i *Instance) arrived(r *route) {
+	if r.kind != tenancy.KindPending {
+		i.metrics.Arrived(r.tenant)
 	}
 }
 

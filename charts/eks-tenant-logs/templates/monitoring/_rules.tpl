@@ -24,6 +24,11 @@
 {{- $r := .Values.monitoring.rules }}
 {{- $numbers := include "eks-tenant-logs.monitoring.numbers" . | fromYaml }}
 {{- $target := printf "namespace=%q, daemonset=%q" .Release.Namespace (printf "%s-fluent-bit" (include "eks-tenant-logs.fullname" .)) }}
+{{- $listed := concat (default list .Values.tenants.exceptions.platformNamespaces) .Values.tenants.reservedNamespaces }}
+{{- range values (default dict .Values.tenants.exceptions.tenants) }}
+{{- $listed = concat $listed (default list (default dict .).namespaces) }}
+{{- end }}
+{{- $listed = $listed | uniq | sortAlpha }}
 {{- $groups := list }}
 {{- $known := list }}
 {{- range $group := (.Files.Get "files/alerts.yaml" | fromYaml).groups }}
@@ -31,8 +36,11 @@
 {{- $rules := list }}
 {{- range $rule := $group.rules }}
 {{- $known = append $known $rule.alert }}
-{{- if and $runs (not (has $rule.alert $r.disabled)) }}
+{{- $knowable := or (ne $rule.alert "TenantLogsTenantNotRead") (eq $.Values.tenants.source "prefix") }}
+{{- if and $runs $knowable (not (has $rule.alert $r.disabled)) }}
 {{- $expr := $rule.expr | replace `namespace="logs", daemonset="eks-tenant-logs-fluent-bit"` $target }}
+{{- /* Namespaces that get their tenant by their names, and no others. */ -}}
+{{- $expr = $expr | replace `namespace=~"tenant-.+", namespace!~""` (printf `namespace=~"%s.+", namespace!~%q` $.Values.tenants.namespacePrefix (join "|" $listed)) | replace `"tenant-(.+)"` (printf `"%s(.+)"` $.Values.tenants.namespacePrefix) }}
 {{- range $name, $number := $numbers }}
 {{- $expr = regexReplaceAll (printf `[0-9.]+ # %s\b` $name) $expr (printf "%s # %s" ($number | toJson) $name) }}
 {{- end }}
@@ -40,8 +48,8 @@
 {{- $expr = regexReplaceAll `absent\((\w+)\{` $expr (printf "absent(${1}{cluster=%q, " $.Values.clusterName) }}
 {{- $_ := set $rule "expr" $expr }}
 {{- $labels := merge $rule.labels $r.alertLabels }}
-{{- /* kube-state-metrics knows no cluster. */ -}}
-{{- if contains "kube_" $expr }}
+{{- /* kube-state-metrics and the kubelets know no cluster. */ -}}
+{{- if regexMatch `\bkube(let)?_` $expr }}
 {{- $_ := set $labels "cluster" $.Values.clusterName }}
 {{- end }}
 {{- $_ := set $rule "labels" $labels }}
