@@ -189,7 +189,7 @@ image: ## build both images for GOARCH with docker or buildah (IMAGES=, VERSION=
 
 .PHONY: image-test
 image-test: ## build both images twice on stand-ins for their bases and read them; needs root, buildah, debootstrap, a Fluent Bit (IMAGE_E2E=1: then make e2e in it)
-	@./release/image-test $(BUILD)/image-test
+	@./release/image-test "$${XDG_CACHE_HOME:-$$HOME/.cache}/eks-tenant-logs/image-test"
 
 .PHONY: image-pins
 image-pins: ## fail unless everything the images stand on is given with its digest; a release needs it

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,7 +13,8 @@ import (
 
 func bootstrapCommand() *cobra.Command {
 	var f installationFlags
-	var writer, provisioner, auditor, replay trustFlags
+	var writer, provisioner, auditor, replay, canary trustFlags
+	var canaryTenant string
 	var dry, standalone bool
 	var roles []string
 	cmd := &cobra.Command{
@@ -20,15 +22,19 @@ func bootstrapCommand() *cobra.Command {
 		Short: "Set up what a cluster has one of: boundary, roles, the platform's groups",
 		Long: `Set up what a cluster has one of: the boundary of the reader roles, the roles of the nodes, the
 provisioner, auditors and replay, and the platform's log groups. Roles whose --…-principal, irsa
-or pod-identity is not given are made, and trust nobody. The OIDC provider is looked for, not made.
+or pod-identity is not given are made, and trust nobody. The canary's is made where --canary names its
+tenant; it reads the platform's group, too. The OIDC provider is looked for, not made.
 It is run once, by somebody who may create roles; again, it sets right what was changed.` + codes,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b := provision.Bootstrap{Controller: !standalone}
+			b := provision.Bootstrap{Controller: !standalone, CanaryTenant: canaryTenant}
+			if canaryTenant == "" && len(slices.Concat(canary.principals, canary.accounts, canary.sso, canary.irsa, canary.pods)) > 0 {
+				return errors.New("--canary-…: whose the canary's line is must be said, by --canary <tenant>")
+			}
 			for _, t := range []struct {
 				name  string
 				flags *trustFlags
-			}{{"writer", &writer}, {"provisioner", &provisioner}, {"auditor", &auditor}, {"replay", &replay}} {
+			}{{"writer", &writer}, {"provisioner", &provisioner}, {"auditor", &auditor}, {"replay", &replay}, {"canary", &canary}} {
 				if t.flags.oidc == "" {
 					t.flags.oidc = f.trust.oidc
 				}
@@ -45,6 +51,8 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 					b.Auditor = trust
 				case "replay":
 					b.Replay = trust
+				case "canary":
+					b.Canary = trust
 				}
 			}
 			tenants, err := f.desired()
@@ -79,6 +87,9 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 			in := s.Installation()
 			made := bootstrapped{Report: report, Boundary: in.Scope.BoundaryARN(), Roles: map[string]string{}}
 			for _, purpose := range purposes {
+				if purpose == "canary" && canaryTenant == "" {
+					continue
+				}
 				made.Roles[purpose] = in.Scope.RoleARN(in.BootstrapRole(purpose))
 			}
 			return f.bootstrapped(cmd, made)
@@ -89,6 +100,8 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 	provisioner.add(cmd, "provisioner-", "of the provisioner")
 	auditor.add(cmd, "auditor-", "of auditors")
 	replay.add(cmd, "replay-", "of replay")
+	cmd.Flags().StringVar(&canaryTenant, "canary", "", "the test tenant of helm test: make a role for its pod")
+	canary.add(cmd, "canary-", "of the canary")
 	cmd.Flags().StringSliceVar(&roles, "tenant-role", nil, "the roleArn of a tenant with an account of its own; its account may be *; may be given again; those of --tenants-file are known")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "print the plan")
 	cmd.Flags().BoolVar(&standalone, "no-controller", false, "the nodes create groups themselves: no controller, and nobody runs apply")
@@ -107,7 +120,7 @@ func tenantRoles(given []string, tenants []provision.Tenant) []string {
 	return slices.Compact(roles)
 }
 
-var purposes = []string{"writer", "provisioner", "auditor", "replay"}
+var purposes = []string{"writer", "provisioner", "auditor", "replay", "canary"}
 
 // bootstrapped is what bootstrap says, with what goes into the chart's values.
 type bootstrapped struct {
@@ -120,7 +133,9 @@ func (f *installationFlags) bootstrapped(cmd *cobra.Command, b bootstrapped) err
 	err := encode(cmd.OutOrStdout(), f.output, b, func(w io.Writer) error {
 		fmt.Fprintln(w, "boundary:", b.Boundary)
 		for _, purpose := range purposes {
-			fmt.Fprintf(w, "%s: %s\n", purpose, b.Roles[purpose])
+			if arn, made := b.Roles[purpose]; made {
+				fmt.Fprintf(w, "%s: %s\n", purpose, arn)
+			}
 		}
 		return reportTable(w, b.Report)
 	})

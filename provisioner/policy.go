@@ -51,6 +51,7 @@ var policies = map[string]struct {
 		return s.Provisioner(f.roles...), nil
 	}},
 	"replay": {"the policy of tenantlogs replay", false, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Replay(f.roles...), nil }},
+	"canary": {"the policy of the canary (helm test), which is a test tenant's pod", true, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Canary(f.tenant), nil }},
 	"kms":    {"the policy of a tenant's KMS key", true, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.KMS(f.tenant), nil }},
 	"trust": {"the trust policy of a tenant's reader role, by the --trust- flags", true, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) {
 		t, err := f.trust.read()
@@ -90,7 +91,7 @@ func policyCommand() *cobra.Command {
 	fs.StringVar(&f.scope.Cluster, "cluster", "", "the EKS cluster's name")
 	fs.StringVar(&f.scope.Partition, "partition", "", "the AWS partition; default: the region's")
 	fs.StringVar(&f.scope.RolePath, "role-path", "", "the path of roles and policies; default "+iampolicy.DefaultRolePath)
-	fs.StringVar(&f.tenant, "tenant", "", "the tenant, for reader, kms and trust")
+	fs.StringVar(&f.tenant, "tenant", "", "the tenant, for reader, canary, kms and trust")
 	fs.StringVar(&f.namespace, "namespace", "", "the tenant's namespace, for trust; default: by the prefix rule")
 	fs.BoolVar(&f.controller, "controller", true, "of writer: the provisioner is there, so nodes neither create groups nor set retention")
 	fs.StringSliceVar(&f.roles, "tenant-role", nil, "of writer, provisioner and replay: the roleArn of a tenant with an account of its own; its account may be *; may be given again")

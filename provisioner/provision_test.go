@@ -62,6 +62,7 @@ func TestProvisioningRefusesWhatItCannotUseBeforeTheFirstCall(t *testing.T) {
 		"lifecycle":                   {append([]string{"lifecycle-test", "a", "--other", "a"}, trusting...), "must be two tenants' names"},
 		"one key and a key each":      {append([]string{"apply", "--key-per-tenant", "--kms-key-id", "arn:aws:kms:us-east-1:123456789012:key/1"}, trusting...), "exclude each other"},
 		"bootstrap's service account": {append([]string{"bootstrap", "--writer-irsa", "x"}, trusting...), "--writer-…"},
+		"a canary of nobody":          {[]string{"bootstrap", "--cluster", "c1", "--region", "us-east-1", "--canary-principal", "arn:aws:iam::123456789012:role/x"}, "--canary <tenant>"},
 	} {
 		_, err := execute(test.args...)
 		require.ErrorContains(t, err, test.want, name)

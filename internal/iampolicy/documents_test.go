@@ -41,7 +41,7 @@ func documents(t require.TestingT, s Scope, tenant string) map[string]*Document 
 	require.NoError(t, err)
 	return map[string]*Document{
 		"writer": s.Writer(true), "writer-alone": s.Writer(false), "reader": s.Reader(tenant), "reader-abac": s.ReaderABAC(), "boundary": s.Boundary(),
-		"auditor": s.Auditor(), "provisioner": s.Provisioner("arn:"+s.Partition+":iam::444455556666:role/logs", "arn:"+s.Partition+":iam::*:role/tenants/logs"), "replay": s.Replay(), "kms": s.KMS(tenant), "trust": trust,
+		"auditor": s.Auditor(), "provisioner": s.Provisioner("arn:"+s.Partition+":iam::444455556666:role/logs", "arn:"+s.Partition+":iam::*:role/tenants/logs"), "replay": s.Replay(), "canary": s.Canary(tenant), "kms": s.KMS(tenant), "trust": trust,
 	}
 }
 
@@ -252,7 +252,7 @@ func TestTheProvisionerCannotRaiseItselfNorAnybody(t *testing.T) {
 		return c
 	}
 	// On anything but readers' roles: nothing.
-	for _, purpose := range []string{"writer", "provisioner", "auditor", "replay"} {
+	for _, purpose := range []string{"writer", "provisioner", "auditor", "replay", "canary"} {
 		arn := s.RoleARN(tenancy.ClusterRole(s.Cluster, s.Region, purpose))
 		for _, action := range iamWrites {
 			require.False(t, ask(action, arn, own), "%s on %s", action, arn)
@@ -437,7 +437,7 @@ func TestAKeysPolicyNamesWhoMayDoWhatWithIt(t *testing.T) {
 
 func TestNobodyDeletesAndOnlyReadersAndReplayRead(t *testing.T) {
 	s := scope(t, "us-east-1")
-	reading := map[string]bool{"reader": true, "reader-abac": true, "boundary": true, "replay": true}
+	reading := map[string]bool{"reader": true, "reader-abac": true, "boundary": true, "replay": true, "canary": true}
 	for name, d := range documents(t, s, "acme") {
 		if name == "trust" || name == "kms" {
 			continue
@@ -641,4 +641,23 @@ func TestScopesAreChecked(t *testing.T) {
 	}
 	_, err = NewScope(Scope{Region: "us-gov-west-1", Partition: "aws", Account: "111122223333", Cluster: "a"})
 	require.ErrorContains(t, err, "which is aws-us-gov")
+}
+
+func TestTheCanaryLooksIntoThreeGroupsAndNoOther(t *testing.T) {
+	s := scope(t, "us-gov-west-1")
+	may := func(action, group string) bool {
+		for _, place := range []string{s.bare(group), s.bare(group) + ":*", s.bare(group) + ":log-stream:"} {
+			if Evaluate(Request{Action: action, Resource: place}, Policies{Identity: []*Document{s.Canary("canary")}, SameAccount: true}).Allowed {
+				return true
+			}
+		}
+		return false
+	}
+	for _, g := range []string{s.Names.Group("canary"), s.Names.QuarantineGroup("canary"), s.Names.PlatformGroup} {
+		require.True(t, may("logs:FilterLogEvents", g), g)
+		require.False(t, may("logs:PutLogEvents", g), g)
+	}
+	for _, g := range []string{s.Names.Group("acme"), s.Names.Group("canary-corp"), s.Names.QuarantineGroup("acme"), s.Names.QuarantineGroup("canary2"), s.Names.PlatformGroup + "-2"} {
+		require.False(t, may("logs:FilterLogEvents", g), g)
+	}
 }

@@ -40,6 +40,14 @@ func (s Scope) Replay(roles ...string) *Document {
 	return s.finished(d, roles, s.reach(roles)...)
 }
 
+// Canary is the policy of a test tenant's pod that looks for the line it logged (tenantlogs
+// canary): in its own group, where it must be, and in its quarantine and the platform's group,
+// where it must not. Whoever has it reads the platform's group.
+func (s Scope) Canary(tenant string) *Document {
+	return document(allow("Look", []string{"logs:FilterLogEvents"},
+		s.inside(s.Names.Group(tenant)), s.inside(s.Names.QuarantineGroup(tenant)), s.inside(s.Names.PlatformGroup)))
+}
+
 // reach is what holds writer and replay to tenants' accounts where they assume roles at all.
 func (s Scope) reach(roles []string) []Statement {
 	if len(roles) == 0 {

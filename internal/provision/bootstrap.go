@@ -34,6 +34,19 @@ type Bootstrap struct {
 	TenantRoles []string
 	Auditor     iampolicy.Trust
 	Replay      iampolicy.Trust
+	// CanaryTenant is the test tenant of the canary, whose role reads the platform's group, too;
+	// empty: no role is made for it.
+	CanaryTenant string
+	Canary       iampolicy.Trust
+}
+
+// trusts are who may assume which role, in the order of clusterRoles.
+func (b Bootstrap) trusts() []iampolicy.Trust {
+	all := []iampolicy.Trust{b.Writer, b.Provisioner, b.Auditor, b.Replay}
+	if b.CanaryTenant != "" {
+		all = append(all, b.Canary)
+	}
+	return all
 }
 
 // clusterPolicy is the name of the one inline policy of a cluster's role.
@@ -45,7 +58,7 @@ type clusterRole struct {
 	policy, trust        *iampolicy.Document
 }
 
-// BootstrapRole is the name of a cluster's role: writer, provisioner, auditor, replay.
+// BootstrapRole is the name of a cluster's role: writer, provisioner, auditor, replay, canary.
 func (in Installation) BootstrapRole(purpose string) string {
 	return tenancy.ClusterRole(in.Scope.Cluster, in.Scope.Region, purpose)
 }
@@ -60,7 +73,13 @@ func (in Installation) clusterRoles(b Bootstrap) ([]clusterRole, error) {
 		{purpose: "auditor", about: "Looks at tenants' log groups and roles of EKS cluster %s", policy: in.Scope.Auditor()},
 		{purpose: "replay", about: "Copies quarantined logs of EKS cluster %s back", policy: in.Scope.Replay(b.TenantRoles...)},
 	}
-	for i, t := range []iampolicy.Trust{b.Writer, b.Provisioner, b.Auditor, b.Replay} {
+	if b.CanaryTenant != "" {
+		if !tenancy.Label(b.CanaryTenant) {
+			return nil, fmt.Errorf("%q is no tenant's name: the canary's is a DNS label", b.CanaryTenant)
+		}
+		roles = append(roles, clusterRole{purpose: "canary", about: "The canary of EKS cluster %s looks for its line with it", policy: in.Scope.Canary(b.CanaryTenant)})
+	}
+	for i, t := range b.trusts() {
 		r := &roles[i]
 		r.name, r.about = in.BootstrapRole(r.purpose), fmt.Sprintf(r.about, in.Scope.Cluster)
 		if text, err := json.Marshal(r.policy); err != nil {
@@ -124,7 +143,7 @@ func (p *Provisioner) PlanBootstrap(ctx context.Context, b Bootstrap) (Result, e
 		pl.clusterRole(r, have)
 	}
 	looked := map[string]bool{}
-	for _, t := range []iampolicy.Trust{p.in.Trust, b.Writer, b.Provisioner, b.Auditor, b.Replay} {
+	for _, t := range append(b.trusts(), p.in.Trust) {
 		if len(t.IRSA) == 0 || t.OIDCProvider == "" || looked[t.OIDCProvider] {
 			continue
 		}

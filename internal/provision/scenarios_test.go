@@ -482,6 +482,37 @@ func TestBootstrapIsRunOnceAndSetsRightWhatWasChanged(t *testing.T) {
 	require.Contains(t, plan.Findings[0].Text, "further inline policy more")
 }
 
+func TestBootstrapMakesTheCanarysRoleForWhomItIsNamed(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	a.boundary(t, "c1")
+	p := a.provisioner(t, "c9")
+	b := Bootstrap{Controller: true, Canary: iampolicy.Trust{Principals: []string{readersARN}}}
+	name := p.in.BootstrapRole("canary")
+	targets := func(b Bootstrap) (all []string) {
+		plan, err := p.PlanBootstrap(t.Context(), b)
+		require.NoError(t, err)
+		for _, action := range plan.Actions {
+			all = append(all, action.Target)
+		}
+		return all
+	}
+	require.NotContains(t, targets(b), name, "it reads the platform's group: only who asks for it gets it")
+	b.CanaryTenant = "canary"
+	require.Contains(t, targets(b), name)
+	plan, err := p.PlanBootstrap(t.Context(), b)
+	require.NoError(t, err)
+	report, err := p.Apply(t.Context(), plan)
+	require.NoError(t, err)
+	require.Empty(t, report.Failed)
+	out, err := a.iam.GetRolePolicy(t.Context(), &iam.GetRolePolicyInput{RoleName: &name, PolicyName: aws.String(clusterPolicy)})
+	require.NoError(t, err)
+	require.True(t, same(decoded(out.PolicyDocument), p.in.Scope.Canary("canary")))
+	require.Empty(t, targets(b), "again: nothing to do")
+	b.CanaryTenant = "Canary"
+	_, err = p.PlanBootstrap(t.Context(), b)
+	require.ErrorContains(t, err, `"Canary" is no tenant's name`)
+}
+
 func TestAGroupThatSomebodyDeletedIsMadeAgainAndTold(t *testing.T) {
 	a := newAccount(t, fakeaws.Config{})
 	p := a.provisioner(t, "c1")

@@ -13,7 +13,7 @@ import (
 func TestAClusterRoleIsNoReaderRoleAndEachClustersItsOwn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cluster := rapid.StringMatching(`[0-9A-Za-z][A-Za-z0-9_-]{0,99}`).Draw(t, "cluster")
-		purpose := rapid.SampledFrom([]string{"writer", "provisioner", "auditor", "replay"}).Draw(t, "purpose")
+		purpose := rapid.SampledFrom([]string{"writer", "provisioner", "auditor", "replay", "canary"}).Draw(t, "purpose")
 		name := ClusterRole(cluster, "us-east-1", purpose)
 		if len(name) > maxRoleName || strings.HasPrefix(name, "eks-tenant-logs_") || strings.ToLower(name) != name {
 			t.Fatalf("%q", name)
