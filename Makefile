@@ -173,10 +173,11 @@ chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes'
 	@cd $(CHART) && $(abspath $(HELM_DOCS)) --dry-run --sort-values-order file --log-level error | diff -u README.md - \
 	  || { echo "make chart-test: README.md is not made of values.yaml as it is: make chart-docs"; exit 1; }
 
-# What the images stand on is the Dockerfile's, unless given here with a digest.
-FLUENT_BIT_IMAGE ?= $(shell sed -n 's/^ARG FLUENT_BIT_IMAGE=//p' Dockerfile)
-GO_IMAGE ?= $(shell sed -n 's/^ARG GO_IMAGE=//p' Dockerfile)
-STATIC_IMAGE ?= $(shell sed -n 's/^ARG STATIC_IMAGE=//p' Dockerfile)
+# What the images stand on is the Dockerfile's, unless given here with a digest. (Where the images are built there is no Dockerfile.)
+base = $(if $(wildcard Dockerfile),$(shell sed -n 's/^ARG $(1)=//p' Dockerfile))
+FLUENT_BIT_IMAGE ?= $(call base,FLUENT_BIT_IMAGE)
+GO_IMAGE ?= $(call base,GO_IMAGE)
+STATIC_IMAGE ?= $(call base,STATIC_IMAGE)
 export FLUENT_BIT_IMAGE GO_IMAGE STATIC_IMAGE
 IMAGES ?= localhost/eks-tenant-logs
 ACTIONLINT := $(TOOLS)/actionlint
