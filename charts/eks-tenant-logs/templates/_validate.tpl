@@ -140,8 +140,15 @@
 {{- if and (eq $v.tenants.source "prefix") (hasPrefix $v.tenants.namespacePrefix .Release.Namespace) }}
 {{- $p = append $p (printf "the release's namespace %s begins with tenants.namespacePrefix: the agent's own logs would be a tenant's; install into another namespace, such as logs" .Release.Namespace) }}
 {{- end }}
-{{- if and (eq $v.tenants.source "prefix") (hasPrefix $v.tenants.namespacePrefix "kube-") }}
-{{- $p = append $p (printf "tenants.namespacePrefix %q covers kube-system: choose one that only tenants' namespaces begin with" $v.tenants.namespacePrefix) }}
+{{- if eq $v.tenants.source "prefix" }}
+{{- $covered := "" }}
+{{- range list "kube-system" "kube-public" "kube-node-lease" "default" }}
+{{- if hasPrefix $v.tenants.namespacePrefix . }}{{ $covered = . }}{{ end }}
+{{- end }}
+{{- if and (not $covered) (hasPrefix "kube-" $v.tenants.namespacePrefix) }}{{ $covered = "kube-*" }}{{ end }}
+{{- if $covered }}
+{{- $p = append $p (printf "tenants.namespacePrefix %q covers %s: choose one that only tenants' namespaces begin with" $v.tenants.namespacePrefix $covered) }}
+{{- end }}
 {{- end }}
 {{- $owner := dict }}
 {{- range (default list $v.tenants.exceptions.platformNamespaces) }}
