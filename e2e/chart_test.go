@@ -228,6 +228,12 @@ func TestTheChartsControllerSetsATenantUpWithTheRightsTheChartGivesIt(t *testing
 // node and of the container are folders of the test.
 func agent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state, tenants string, args ...string) (*exec.Cmd, *logBuffer) {
 	t.Helper()
+	return agentWith(t, e, cw, n, state, tenants, nil, args...)
+}
+
+// agentWith replaces more of the configuration: keys by values, each of which must be there.
+func agentWith(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state, tenants string, more map[string]string, args ...string) (*exec.Cmd, *logBuffer) {
+	t.Helper()
 	var m corev1.ConfigMap
 	rendered(t, "ConfigMap", "-fluent-bit", &m, args...)
 	var ds appsv1.DaemonSet
@@ -252,6 +258,9 @@ func agent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state
 	replace("http_port: 2020", "http_port: "+otherPort)
 	replace(":2021", "127.0.0.1:"+port)
 	replace(`      region: "us-east-1"`, `      region: "us-east-1"`+"\n      endpoint: "+cw.Endpoint)
+	for old, with := range more {
+		replace(old, with)
+	}
 	file := filepath.Join(t.TempDir(), "fluent-bit.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	fb, ok := e.(node.FluentBit)

@@ -256,6 +256,17 @@
 {{- $p = append $p (printf "namespace %s enforces PodSecurity %s, which forbids hostPath: the agent's pods would be refused: kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=privileged" .Release.Namespace $level .Release.Namespace) }}
 {{- end }}
 {{- end }}
+{{- /* Two agents that write one folder would spoil each other's offsets and chunks. */ -}}
+{{- range (default dict (lookup "apps/v1" "DaemonSet" "" "")).items }}
+{{- $of := default dict .metadata.labels }}
+{{- if and (eq (get $of "app.kubernetes.io/part-of") "eks-tenant-logs") (or (ne (get $of "app.kubernetes.io/instance") $.Release.Name) (ne .metadata.namespace $.Release.Namespace)) }}
+{{- range .spec.template.spec.volumes }}
+{{- if and (eq .name "state") .hostPath (eq (clean .hostPath.path) $state) }}
+{{- $p = append $p (printf "release %s already runs an agent on every node, which writes %s: install once per cluster; for a second agent, which brings every line again, set fluentBit.config.storage.hostPath to a folder of its own" (get $of "app.kubernetes.io/instance") $state) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- if and $v.provisioner.enabled (not (regexMatch "^[0-9]+(m|h)" $v.provisioner.resync)) }}

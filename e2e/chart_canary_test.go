@@ -1,0 +1,207 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+	"github.com/stretchr/testify/require"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
+)
+
+// `helm test`, run by Helm on a real API server. The test is the kubelet: it starts the command
+// of the Job that the API server has, writes what that prints where a kubelet does, and tells the
+// API server how it ended.
+
+const canarySpace = "tenant-canary"
+
+// canaryRun is one helm test.
+type canaryRun struct {
+	said string // by the canary
+	err  error  // of Helm
+}
+
+// helmTest runs helm test; what the canary prints goes through print.
+func helmTest(t *testing.T, cw *node.CloudWatch, c *cluster.Cluster, print func(pod node.Pod, line string)) canaryRun {
+	t.Helper()
+	admin := adminOf(c)
+	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
+	require.NoError(t, err)
+	before := jobUID(t, admin)
+	helmed := make(chan error, 1)
+	go func() {
+		_, err := runHelm(t, kubeconfig, "test", "eks-tenant-logs", "--namespace", chartSpace, "--timeout", "90s")
+		helmed <- err
+	}()
+	var job *batchv1.Job
+	eventually(t, "helm test makes the canary's Job", func(ctx context.Context) (bool, string) {
+		j, err := admin.BatchV1().Jobs(canarySpace).Get(ctx, "eks-tenant-logs-canary", metav1.GetOptions{})
+		job = j
+		return err == nil && string(j.UID) != before, fmt.Sprint(err)
+	})
+	spec := job.Spec.Template.Spec
+	_, err = admin.CoreV1().ServiceAccounts(canarySpace).Get(within(t, time.Minute), spec.ServiceAccountName, metav1.GetOptions{})
+	require.NoError(t, err, "the pod would wait for its service account")
+
+	commandOf(t, cw) // builds it
+	cmd := exec.CommandContext(within(t, time.Minute), command.binary, spec.Containers[0].Args...) //nolint:gosec // what the chart says
+	cmd.Env = append(os.Environ(), cw.Env()...)
+	for _, v := range spec.Containers[0].Env {
+		cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
+	}
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	require.NoError(t, cmd.Start())
+	var said strings.Builder
+	pod := node.Pod{Namespace: canarySpace, Name: "eks-tenant-logs-canary-x7k2p", Container: spec.Containers[0].Name}
+	for lines := bufio.NewScanner(io.TeeReader(out, &said)); lines.Scan(); {
+		print(pod, lines.Text())
+	}
+	ended := cmd.Wait()
+	var exit *exec.ExitError
+	require.True(t, ended == nil || errors.As(ended, &exit), "%v", ended)
+	finish(t, admin, job, ended == nil)
+	return canaryRun{said.String() + errs.String(), <-helmed}
+}
+
+func jobUID(t *testing.T, admin kubernetes.Interface) string {
+	t.Helper()
+	j, err := admin.BatchV1().Jobs(canarySpace).Get(within(t, time.Minute), "eks-tenant-logs-canary", metav1.GetOptions{})
+	if err != nil {
+		return ""
+	}
+	return string(j.UID)
+}
+
+// finish writes the status that the Job's controller would.
+func finish(t *testing.T, admin kubernetes.Interface, job *batchv1.Job, ok bool) {
+	t.Helper()
+	now := metav1.Now()
+	conditions := func(types ...batchv1.JobConditionType) (all []batchv1.JobCondition) {
+		for _, of := range types {
+			all = append(all, batchv1.JobCondition{Type: of, Status: corev1.ConditionTrue, LastProbeTime: now, LastTransitionTime: now, Reason: "BackoffLimitExceeded", Message: "Job has reached the specified backoff limit"})
+		}
+		return all
+	}
+	job.Status.StartTime = &job.CreationTimestamp
+	if ok {
+		job.Status.Succeeded, job.Status.CompletionTime = 1, &now
+		job.Status.Conditions = conditions(batchv1.JobSuccessCriteriaMet, batchv1.JobComplete)
+	} else {
+		job.Status.Failed = 1
+		job.Status.Conditions = conditions(batchv1.JobFailureTarget, batchv1.JobFailed)
+	}
+	_, err := admin.BatchV1().Jobs(canarySpace).UpdateStatus(within(t, time.Minute), job, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}
+
+func TestHelmTestSeesALineArriveInItsGroupAndNowhereElse(t *testing.T) {
+	_, err := runHelm(t, "", "version")
+	require.NoError(t, err)
+	cw, s := standIn(t, fakeaws.Config{})
+	c := startKubernetes(t)
+	admin := adminOf(c)
+	createNamespace(t, admin, chartSpace, "")
+	createNamespace(t, admin, canarySpace, "")
+	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
+	require.NoError(t, err)
+	_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region="+cw.Region+",admissionPolicy.enabled=false",
+		"--set", "aws.endpoint="+cw.Endpoint, "--set", "canary.timeout=20s,canary.elsewhere={/eks/tenants/acme}")
+	require.NoError(t, err)
+
+	// A node, whose agent finds the canary's file.
+	e := engines(t)[0]
+	onANode := func() (written func(pod node.Pod, line string), end func()) {
+		n, log, over := newNode(t), newLog(t), make(chan struct{})
+		shipped := make(chan error, 1)
+		var once sync.Once
+		ctx := within(t, 2*time.Minute)
+		return func(pod node.Pod, line string) {
+				if err := n.Write(pod, line); err != nil {
+					t.Error(err)
+				}
+				once.Do(func() {
+					plugin := pluginPath(t)
+					go func() {
+						shipped <- e.Ship(ctx, node.Run{Node: n, Plugin: plugin, Env: cw.Env(), Log: log, Options: options(cw), Until: func() bool {
+							select {
+							case <-over:
+								return true
+							default:
+								return false
+							}
+						}})
+					}()
+				})
+			}, func() {
+				close(over)
+				require.NoError(t, <-shipped, "%s", log)
+			}
+	}
+
+	written, end := onANode()
+	run := helmTest(t, cw, c, written)
+	end()
+	require.NoError(t, run.err, run.said)
+	require.Contains(t, run.said, "in /eks/tenants/canary, stream tenant-canary/eks-tenant-logs-canary-x7k2p/canary")
+	require.Contains(t, run.said, "/eks/tenants/acme is not there")
+	require.NotZero(t, in(t, s, "/eks/tenants/canary"))
+
+	// The line is in the platform's group, too.
+	platform, stream, ctx := "/eks/platform", "astray", within(t, time.Minute)
+	written, end = onANode()
+	run = helmTest(t, cw, c, func(pod node.Pod, line string) {
+		if strings.HasPrefix(line, "canary of eks-tenant-logs") {
+			for _, err := range []error{
+				ignoring(cw.API().CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &platform})),
+				ignoring(cw.API().CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &platform, LogStreamName: &stream})),
+				ignoring(cw.API().PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &platform, LogStreamName: &stream,
+					LogEvents: []cwtypes.InputLogEvent{{Message: &line, Timestamp: aws.Int64(time.Now().UnixMilli())}}})),
+			} {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		written(pod, line)
+	})
+	end()
+	require.Error(t, run.err)
+	require.Contains(t, run.said, "it is in /eks/platform too")
+
+	// Nobody ships it.
+	_, err = runHelm(t, kubeconfig, "upgrade", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--reuse-values", "--set", "canary.timeout=1s")
+	require.NoError(t, err)
+	run = helmTest(t, cw, c, func(node.Pod, string) {})
+	require.Error(t, run.err)
+	require.Contains(t, run.said, "it is not in /eks/tenants/canary after 1s")
+}
+
+// ignoring leaves the answer out, and that something is there already.
+func ignoring[T any](_ T, err error) error {
+	var exists *cwtypes.ResourceAlreadyExistsException
+	if errors.As(err, &exists) {
+		return nil
+	}
+	return err
+}
