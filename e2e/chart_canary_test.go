@@ -61,7 +61,7 @@ func helmTest(t *testing.T, cw *node.CloudWatch, c *cluster.Cluster, print func(
 	_, err = admin.CoreV1().ServiceAccounts(canarySpace).Get(within(t, time.Minute), spec.ServiceAccountName, metav1.GetOptions{})
 	require.NoError(t, err, "the pod would wait for its service account")
 
-	commandOf(t, cw) // builds it
+	commandOf(t, cw)                                                                               // builds it
 	cmd := exec.CommandContext(within(t, time.Minute), command.binary, spec.Containers[0].Args...) //nolint:gosec // what the chart says
 	cmd.Env = append(os.Environ(), cw.Env()...)
 	for _, v := range spec.Containers[0].Env {

@@ -24,7 +24,7 @@ func dockerfile(t *testing.T) string {
 // base is what an ARG of the Dockerfile stands on.
 func base(t *testing.T, variable string) string {
 	t.Helper()
-	m := regexp.MustCompile(`(?m)^ARG ` + variable + `=(\S+)$`).FindAllStringSubmatch(dockerfile(t), -1)
+	m := regexp.MustCompile(`(?m)^ARG `+variable+`=(\S+)$`).FindAllStringSubmatch(dockerfile(t), -1)
 	require.Len(t, m, 1, "%s is in one place", variable)
 	return m[0][1]
 }
