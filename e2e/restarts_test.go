@@ -76,12 +76,15 @@ func TestRestartWithABacklogBeyondGraceLosesNothing(t *testing.T) {
 	// Fluent Bit does not hear of a flush that ends after Grace, and brings its chunk again:
 	// what was accepted since it was told to end, and the beginnings of the four chunks that
 	// were in hand then.
-	require.LessOrEqual(t, twice, late+4*2000)
+	require.LessOrEqual(t, twice, late+linesInHand)
 }
 
+// linesInHand is what four workers have in hand at most: a chunk each, of up to 2 MB, of lines
+// of 230 bytes.
+const linesInHand = 4 * 2 << 20 / 230
+
 func TestKilledFluentBitLosesNothing(t *testing.T) {
-	// At most what was delivered and not acknowledged: a chunk for each of four workers, of
-	// lines of 230 bytes in chunks of up to 2 MB.
+	// At most what was delivered and not acknowledged.
 	twice, _ := restarted(t, true, nil, 0)
-	require.LessOrEqual(t, twice, 4*2<<20/230)
+	require.LessOrEqual(t, twice, linesInHand)
 }
