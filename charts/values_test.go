@@ -237,7 +237,7 @@ func TestEveryRefusalIsProvokedBySomeCase(t *testing.T) {
 	require.NotEmpty(t, messages)
 	require.Len(t, messages, strings.Count(string(templates), "append $p "), "a message in a form that is not known here")
 	// These look at the cluster: helm-unittest's cases alone provoke them.
-	inACluster := []string{"enforces PodSecurity", "already runs an agent"}
+	inACluster := []string{"enforces PodSecurity", "already runs an agent", "the agents are DaemonSet", "already runs the provisioner"}
 	verb := regexp.MustCompile(`%[a-z]`)
 	for _, m := range messages {
 		message, err := strconv.Unquote(string(m[1]))

@@ -47,11 +47,21 @@ func TestTheChartIsInstalledOnceAndTakesAnyOtherValues(t *testing.T) {
 	for _, space := range []string{chartSpace, "other"} {
 		require.ErrorContains(t, install("second", space), "release eks-tenant-logs already runs an agent on every node, which writes /var/lib/eks-tenant-logs: install once per cluster")
 	}
+	// A provisioner alone has no folder to meet in, but the same roles.
+	require.ErrorContains(t, install("second", "other", "fluentBit.enabled=false"), "already runs the provisioner of cluster c1: two of them would each set right what the other made")
 	// The same name: the agents would not meet in a folder, but the cluster's objects have that name.
-	require.ErrorContains(t, install("eks-tenant-logs", "other", "fluentBit.config.storage.hostPath=/var/lib/other"), "invalid ownership metadata")
+	require.ErrorContains(t, install("eks-tenant-logs", "other", "fluentBit.config.storage.hostPath=/var/lib/other", "provisioner.enabled=false"), "invalid ownership metadata")
 	require.Equal(t, before, policies())
 	// A second agent that is wanted: another folder, no policy of its own.
 	require.NoError(t, install("second", "other", "fluentBit.config.storage.hostPath=/var/lib/other", "admissionPolicy.enabled=false", "provisioner.enabled=false", "logs.groupPrefix=/second/tenants/"))
+
+	// Names are no part of selectors, which can't be changed; the agents keep theirs.
+	upgrade := func(set string) error {
+		_, err := runHelm(t, kubeconfig, "upgrade", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,"+set)
+		return err
+	}
+	require.NoError(t, upgrade("nameOverride=logs"))
+	require.ErrorContains(t, upgrade("fullnameOverride=renamed"), "leave the names as they are, or uninstall first")
 
 	files, err := filepath.Glob(chartFolder + "/ci/*-values.yaml")
 	require.NoError(t, err)

@@ -1,9 +1,5 @@
 {{/* Names and labels. Those that take a component are given (dict "root" $ "component" "fluent-bit"). */}}
 
-{{- define "eks-tenant-logs.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
-{{- end }}
-
 {{/* 40 characters, so that every suffix fits in the 63 of a name. */}}
 {{- define "eks-tenant-logs.fullname" -}}
 {{- if .Values.fullnameOverride }}
@@ -18,8 +14,9 @@
 {{- end }}
 {{- end }}
 
+{{/* Selectors can't be changed later: no value but the release's name is in them. */}}
 {{- define "eks-tenant-logs.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "eks-tenant-logs.name" .root }}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}

@@ -206,7 +206,11 @@
 {{- $p = append $p "fluentBit.config.schedulerBase is greater than schedulerCap: Fluent Bit does not start so" }}
 {{- end }}
 {{- $state := clean $c.storage.hostPath }}
-{{- if or (eq $state "/") (eq $state "/var/log") (hasPrefix "/var/log/" (printf "%s/" $state)) (hasPrefix "/var/lib/kubelet/" (printf "%s/" $state)) (hasPrefix "/etc/" (printf "%s/" $state)) (has $state (list "/var" "/var/lib" "/run" "/usr" "/home" "/root" "/tmp")) }}
+{{- $taken := has $state (list "/" "/home" "/mnt" "/opt" "/srv" "/tmp" "/var" "/var/lib") }}
+{{- range list "/bin" "/boot" "/dev" "/etc" "/lib" "/lib64" "/proc" "/root" "/run" "/sbin" "/sys" "/usr" "/var/lib/cni" "/var/lib/containerd" "/var/lib/containers" "/var/lib/docker" "/var/lib/etcd" "/var/lib/kubelet" "/var/log" "/var/run" }}
+{{- if hasPrefix (printf "%s/" .) (printf "%s/" $state) }}{{ $taken = true }}{{ end }}
+{{- end }}
+{{- if $taken }}
 {{- $p = append $p (printf "fluentBit.config.storage.hostPath %s is not a folder of its own: the agent writes there as root; use one such as /var/lib/eks-tenant-logs" $c.storage.hostPath) }}
 {{- end }}
 {{- range $c.extraInputs }}
@@ -218,6 +222,13 @@
 {{- $p = append $p (printf "fluentBit.config.extraInputs: %v has no tag: give one that does not begin with kube." (default "an input" $input.name)) }}
 {{- else if or (hasPrefix "kube." $input.tag) (regexMatch "^[^.]*[*<]" $input.tag) }}
 {{- $p = append $p (printf "fluentBit.config.extraInputs: tag %s could begin with kube.: such tags say whose a record is, and only the agent's own tail makes them; use another, such as host." $input.tag) }}
+{{- end }}
+{{- end }}
+{{- range $c.extraInputs }}
+{{- range $key, $value := . }}
+{{- if eq (lower $key) "tag_key" }}
+{{- $p = append $p "fluentBit.config.extraInputs: tag_key makes tags of what is sent, and whoever sends could name another's: leave it out" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $c.extraFilters }}
@@ -257,19 +268,42 @@
 {{- end }}
 {{- end }}
 {{- /* Two agents that write one folder would spoil each other's offsets and chunks. */ -}}
+{{- $agent := printf "%s-fluent-bit" (include "eks-tenant-logs.fullname" .) }}
 {{- range (default dict (lookup "apps/v1" "DaemonSet" "" "")).items }}
 {{- $of := default dict .metadata.labels }}
-{{- if and (eq (get $of "app.kubernetes.io/part-of") "eks-tenant-logs") (or (ne (get $of "app.kubernetes.io/instance") $.Release.Name) (ne .metadata.namespace $.Release.Namespace)) }}
+{{- $name := .metadata.name }}
+{{- $ours := and (eq (default "" (get $of "app.kubernetes.io/instance")) $.Release.Name) (eq .metadata.namespace $.Release.Namespace) }}
+{{- if and (eq (default "" (get $of "app.kubernetes.io/part-of")) "eks-tenant-logs") (not (and $ours (eq $name $agent))) }}
 {{- range .spec.template.spec.volumes }}
 {{- if and (eq .name "state") .hostPath (eq (clean .hostPath.path) $state) }}
+{{- if $ours }}
+{{- $p = append $p (printf "the agents are DaemonSet %s, and nameOverride or fullnameOverride would call them %s: the new ones would start beside the old ones, in the same %s; leave the names as they are, or uninstall first" $name $agent $state) }}
+{{- else }}
 {{- $p = append $p (printf "release %s already runs an agent on every node, which writes %s: install once per cluster; for a second agent, which brings every line again, set fluentBit.config.storage.hostPath to a folder of its own" (get $of "app.kubernetes.io/instance") $state) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
 
-{{- if and $v.provisioner.enabled (not (regexMatch "^[0-9]+(m|h)" $v.provisioner.resync)) }}
+{{- /* Two provisioners of one cluster would each set right what the other made. */ -}}
+{{- if $v.provisioner.enabled }}
+{{- range (default dict (lookup "apps/v1" "Deployment" "" "")).items }}
+{{- $of := default dict .metadata.labels }}
+{{- $namespace := .metadata.namespace }}
+{{- if and (eq (default "" (get $of "app.kubernetes.io/part-of")) "eks-tenant-logs") (or (ne (default "" (get $of "app.kubernetes.io/instance")) $.Release.Name) (ne $namespace $.Release.Namespace)) }}
+{{- range .spec.template.spec.containers }}
+{{- $args := default list .args }}
+{{- if and (has "controller" $args) (has (printf "--cluster=%s" $v.clusterName) $args) (has (printf "--region=%s" $v.aws.region) $args) }}
+{{- $p = append $p (printf "release %s in namespace %s already runs the provisioner of cluster %s: two of them would each set right what the other made of roles and retention; set provisioner.enabled=false" (get $of "app.kubernetes.io/instance") $namespace $v.clusterName) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- if and $v.provisioner.enabled (not (regexMatch "^0*[1-9][0-9]*(m|h)" $v.provisioner.resync)) }}
 {{- $p = append $p (printf "provisioner.resync %s: give a minute at least, such as 10m: each looks at all tenants" $v.provisioner.resync) }}
 {{- end }}
 {{- if $p }}
