@@ -30,7 +30,7 @@ FUZZTIME ?= 20s
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/... ./release
+PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/...
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -173,12 +173,6 @@ chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes'
 	@cd $(CHART) && $(abspath $(HELM_DOCS)) --dry-run --sort-values-order file --log-level error | diff -u README.md - \
 	  || { echo "make chart-test: README.md is not made of values.yaml as it is: make chart-docs"; exit 1; }
 
-# What the images stand on is the Dockerfile's, unless given here with a digest. (Where the images are built there is no Dockerfile.)
-base = $(if $(wildcard Dockerfile),$(shell sed -n 's/^ARG $(1)=//p' Dockerfile))
-FLUENT_BIT_IMAGE ?= $(call base,FLUENT_BIT_IMAGE)
-GO_IMAGE ?= $(call base,GO_IMAGE)
-STATIC_IMAGE ?= $(call base,STATIC_IMAGE)
-export FLUENT_BIT_IMAGE GO_IMAGE STATIC_IMAGE
 IMAGES ?= localhost/eks-tenant-logs
 ACTIONLINT := $(TOOLS)/actionlint
 CYCLONEDX := $(TOOLS)/cyclonedx-gomod

@@ -8,9 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
@@ -28,12 +26,7 @@ type shipper struct {
 func (s *shipper) Write(b []byte) (int, error) {
 	if line := string(b); strings.HasPrefix(line, "canary of eks-tenant-logs") {
 		stream := "tenant-canary/p/canary-" + line[len(line)-9:len(line)-1]
-		_, err := s.cw.API().CreateLogStream(s.t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &s.group, LogStreamName: &stream})
-		if err == nil {
-			_, err = s.cw.API().PutLogEvents(s.t.Context(), &cloudwatchlogs.PutLogEventsInput{LogGroupName: &s.group, LogStreamName: &stream,
-				LogEvents: []cwtypes.InputLogEvent{{Message: &line, Timestamp: aws.Int64(time.Now().UnixMilli())}}})
-		}
-		if err != nil {
+		if err := putLine(s.t.Context(), s.cw, s.group, stream, line); err != nil {
 			s.t.Error(err)
 		}
 	}
@@ -53,8 +46,7 @@ func TestTheCanarysRoleIsEnoughForTheCanaryAndForNothingElse(t *testing.T) {
 	}
 	run := func(more ...string) (string, int) {
 		out := &shipper{t: t, cw: cw, group: "/eks/tenants/canary"}
-		commandOf(t, cw)                                                                                                                                                                                                                           // builds it
-		cmd := exec.CommandContext(within(t, time.Minute), command.binary, append([]string{"canary", "canary", "--region", cw.Region, "--endpoint", cw.Endpoint, "--sts-endpoint", cw.Endpoint, "--role-arn", role, "--wait", "10s"}, more...)...) //nolint:gosec // the test's own
+		cmd := exec.CommandContext(within(t, time.Minute), builtCommand(t), append([]string{"canary", "canary", "--region", cw.Region, "--endpoint", cw.Endpoint, "--sts-endpoint", cw.Endpoint, "--role-arn", role, "--wait", "10s"}, more...)...) //nolint:gosec // the test's own
 		cmd.Env = append(os.Environ(), cw.Env()...)
 		cmd.Stdout, cmd.Stderr = out, out
 		_ = cmd.Run() // its exit code is what is asked

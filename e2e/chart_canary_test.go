@@ -22,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -40,11 +39,8 @@ type canaryRun struct {
 }
 
 // helmTest runs helm test; what the canary prints goes through print.
-func helmTest(t *testing.T, cw *node.CloudWatch, c *cluster.Cluster, print func(pod node.Pod, line string)) canaryRun {
+func helmTest(t *testing.T, cw *node.CloudWatch, admin kubernetes.Interface, kubeconfig string, print func(pod node.Pod, line string)) canaryRun {
 	t.Helper()
-	admin := adminOf(c)
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
 	before := jobUID(t, admin)
 	helmed := make(chan error, 1)
 	go func() {
@@ -58,11 +54,10 @@ func helmTest(t *testing.T, cw *node.CloudWatch, c *cluster.Cluster, print func(
 		return err == nil && string(j.UID) != before, fmt.Sprint(err)
 	})
 	spec := job.Spec.Template.Spec
-	_, err = admin.CoreV1().ServiceAccounts(canarySpace).Get(within(t, time.Minute), spec.ServiceAccountName, metav1.GetOptions{})
+	_, err := admin.CoreV1().ServiceAccounts(canarySpace).Get(within(t, time.Minute), spec.ServiceAccountName, metav1.GetOptions{})
 	require.NoError(t, err, "the pod would wait for its service account")
 
-	commandOf(t, cw)                                                                               // builds it
-	cmd := exec.CommandContext(within(t, time.Minute), command.binary, spec.Containers[0].Args...) //nolint:gosec // what the chart says
+	cmd := exec.CommandContext(within(t, time.Minute), builtCommand(t), spec.Containers[0].Args...) //nolint:gosec // what the chart says
 	cmd.Env = append(os.Environ(), cw.Env()...)
 	for _, v := range spec.Containers[0].Env {
 		cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
@@ -116,18 +111,11 @@ func finish(t *testing.T, admin kubernetes.Interface, job *batchv1.Job, ok bool)
 }
 
 func TestHelmTestSeesALineArriveInItsGroupAndNowhereElse(t *testing.T) {
-	_, err := runHelm(t, "", "version")
-	require.NoError(t, err)
+	_, admin, kubeconfig := forTheChart(t)
 	cw, s := standIn(t, fakeaws.Config{})
-	c := startKubernetes(t)
-	admin := adminOf(c)
 	createNamespace(t, admin, chartSpace, "")
 	createNamespace(t, admin, canarySpace, "")
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
-	_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region="+cw.Region+",admissionPolicy.enabled=false",
-		"--set", "aws.endpoint="+cw.Endpoint, "--set", "canary.timeout=20s,canary.elsewhere={/eks/tenants/acme}")
-	require.NoError(t, err)
+	require.NoError(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace, "aws.region="+cw.Region, "admissionPolicy.enabled=false", "aws.endpoint="+cw.Endpoint, "canary.timeout=20s", "canary.elsewhere={/eks/tenants/acme}"))
 
 	// A node, whose agent finds the canary's file.
 	e := engines(t)[0]
@@ -160,7 +148,7 @@ func TestHelmTestSeesALineArriveInItsGroupAndNowhereElse(t *testing.T) {
 	}
 
 	written, end := onANode()
-	run := helmTest(t, cw, c, written)
+	run := helmTest(t, cw, admin, kubeconfig, written)
 	end()
 	require.NoError(t, run.err, run.said)
 	require.Contains(t, run.said, "in /eks/tenants/canary, stream tenant-canary/eks-tenant-logs-canary-x7k2p/canary")
@@ -168,19 +156,12 @@ func TestHelmTestSeesALineArriveInItsGroupAndNowhereElse(t *testing.T) {
 	require.NotZero(t, in(t, s, "/eks/tenants/canary"))
 
 	// The line is in the platform's group, too.
-	platform, stream, ctx := "/eks/platform", "astray", within(t, time.Minute)
+	ctx := within(t, time.Minute)
 	written, end = onANode()
-	run = helmTest(t, cw, c, func(pod node.Pod, line string) {
+	run = helmTest(t, cw, admin, kubeconfig, func(pod node.Pod, line string) {
 		if strings.HasPrefix(line, "canary of eks-tenant-logs") {
-			for _, err := range []error{
-				ignoring(cw.API().CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &platform})),
-				ignoring(cw.API().CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &platform, LogStreamName: &stream})),
-				ignoring(cw.API().PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &platform, LogStreamName: &stream,
-					LogEvents: []cwtypes.InputLogEvent{{Message: &line, Timestamp: aws.Int64(time.Now().UnixMilli())}}})),
-			} {
-				if err != nil {
-					t.Error(err)
-				}
+			if err := putLine(ctx, cw, "/eks/platform", "astray", line); err != nil {
+				t.Error(err)
 			}
 		}
 		written(pod, line)
@@ -190,11 +171,24 @@ func TestHelmTestSeesALineArriveInItsGroupAndNowhereElse(t *testing.T) {
 	require.Contains(t, run.said, "it is in /eks/platform too")
 
 	// Nobody ships it.
-	_, err = runHelm(t, kubeconfig, "upgrade", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--reuse-values", "--set", "canary.timeout=1s")
+	_, err := runHelm(t, kubeconfig, "upgrade", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--reuse-values", "--set", "canary.timeout=1s")
 	require.NoError(t, err)
-	run = helmTest(t, cw, c, func(node.Pod, string) {})
+	run = helmTest(t, cw, admin, kubeconfig, func(node.Pod, string) {})
 	require.Error(t, run.err)
 	require.Contains(t, run.said, "it is not in /eks/tenants/canary after 1s")
+}
+
+// putLine writes a line as anybody with the stand-in's own key may, group and stream with it.
+func putLine(ctx context.Context, cw *node.CloudWatch, group, stream, line string) error {
+	if err := ignoring(cw.API().CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &group})); err != nil {
+		return err
+	}
+	if err := ignoring(cw.API().CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream})); err != nil {
+		return err
+	}
+	_, err := cw.API().PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &group, LogStreamName: &stream,
+		LogEvents: []cwtypes.InputLogEvent{{Message: &line, Timestamp: aws.Int64(time.Now().UnixMilli())}}})
+	return err
 }
 
 // ignoring leaves the answer out, and that something is there already.

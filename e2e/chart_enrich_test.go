@@ -23,17 +23,11 @@ const agentsAccount = "eks-tenant-logs-fluent-bit"
 // enriched is a cluster with the chart and enrich, and a token of the agent's service account.
 func enriched(t *testing.T) (*cluster.Cluster, string) {
 	t.Helper()
-	_, err := runHelm(t, "", "version")
-	require.NoError(t, err)
-	c := startKubernetes(t)
-	admin, ctx := adminOf(c), within(t, 2*time.Minute)
+	c, admin, kubeconfig := forTheChart(t)
 	createNamespace(t, admin, chartSpace, "")
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
-	_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,admissionPolicy.enabled=false,enrich.enabled=true")
-	require.NoError(t, err)
+	require.NoError(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace, "admissionPolicy.enabled=false", "enrich.enabled=true"))
 	hour := int64(3600)
-	token, err := admin.CoreV1().ServiceAccounts(chartSpace).CreateToken(ctx, agentsAccount, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hour}}, metav1.CreateOptions{})
+	token, err := admin.CoreV1().ServiceAccounts(chartSpace).CreateToken(within(t, 2*time.Minute), agentsAccount, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hour}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return c, token.Status.Token
 }

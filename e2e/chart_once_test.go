@@ -8,31 +8,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
 )
 
 // The chart is installed once per cluster: a second time is refused with what to do, and breaks
 // nothing of the first. Whatever the values become, an upgrade takes them.
 func TestTheChartIsInstalledOnceAndTakesAnyOtherValues(t *testing.T) {
-	_, err := runHelm(t, "", "version")
-	require.NoError(t, err)
-	c := startKubernetes(t)
-	admin := adminOf(c)
+	_, admin, kubeconfig := forTheChart(t)
 	for _, space := range []string{chartSpace, "other", "tenant-canary"} {
 		createNamespace(t, admin, space, "")
 	}
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
-	install := func(name, space string, set ...string) error {
-		args := []string{"install", name, chartFolder, "--namespace", space, "--set", "clusterName=c1,aws.region=us-east-1"}
-		for _, s := range set {
-			args = append(args, "--set", s)
-		}
-		_, err := runHelm(t, kubeconfig, args...)
-		return err
-	}
-	require.NoError(t, install("eks-tenant-logs", chartSpace))
+	require.NoError(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace))
 
 	ctx := within(t, 3*time.Minute)
 	policies := func() (owners []string) {
@@ -45,15 +30,15 @@ func TestTheChartIsInstalledOnceAndTakesAnyOtherValues(t *testing.T) {
 	}
 	before := policies()
 	for _, space := range []string{chartSpace, "other"} {
-		require.ErrorContains(t, install("second", space), "release eks-tenant-logs already runs an agent on every node, which writes /var/lib/eks-tenant-logs: install once per cluster")
+		require.ErrorContains(t, install(t, kubeconfig, "second", space), "release eks-tenant-logs already runs an agent on every node, which writes /var/lib/eks-tenant-logs: install once per cluster")
 	}
 	// A provisioner alone has no folder to meet in, but the same roles.
-	require.ErrorContains(t, install("second", "other", "fluentBit.enabled=false"), "already runs the provisioner of cluster c1: two of them would each set right what the other made")
+	require.ErrorContains(t, install(t, kubeconfig, "second", "other", "fluentBit.enabled=false"), "already runs the provisioner of cluster c1: two of them would each set right what the other made")
 	// The same name: the agents would not meet in a folder, but the cluster's objects have that name.
-	require.ErrorContains(t, install("eks-tenant-logs", "other", "fluentBit.config.storage.hostPath=/var/lib/other", "provisioner.enabled=false"), "invalid ownership metadata")
+	require.ErrorContains(t, install(t, kubeconfig, "eks-tenant-logs", "other", "fluentBit.config.storage.hostPath=/var/lib/other", "provisioner.enabled=false"), "invalid ownership metadata")
 	require.Equal(t, before, policies())
 	// A second agent that is wanted: another folder, no policy of its own.
-	require.NoError(t, install("second", "other", "fluentBit.config.storage.hostPath=/var/lib/other", "admissionPolicy.enabled=false", "provisioner.enabled=false", "logs.groupPrefix=/second/tenants/"))
+	require.NoError(t, install(t, kubeconfig, "second", "other", "fluentBit.config.storage.hostPath=/var/lib/other", "admissionPolicy.enabled=false", "provisioner.enabled=false", "logs.groupPrefix=/second/tenants/"))
 
 	// Names are no part of selectors, which can't be changed; the agents keep theirs.
 	upgrade := func(set string) error {

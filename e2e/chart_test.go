@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
@@ -47,6 +48,29 @@ func runHelm(t *testing.T, kubeconfig string, args ...string) (string, error) {
 	return helm.Run(within(t, 2*time.Minute), binary, t.TempDir(), kubeconfig, args...)
 }
 
+// forTheChart is a real API server, its administrator and the kubeconfig of that; with neither
+// Helm nor the server the test is skipped.
+func forTheChart(t *testing.T) (c *cluster.Cluster, admin kubernetes.Interface, kubeconfig string) {
+	t.Helper()
+	_, err := runHelm(t, "", "version")
+	require.NoError(t, err)
+	c = startKubernetes(t)
+	kubeconfig, err = c.Kubeconfig(cluster.Admin, "system:masters")
+	require.NoError(t, err)
+	return c, adminOf(c), kubeconfig
+}
+
+// install is helm install of a release with the least values, and what set says, each as --set.
+func install(t *testing.T, kubeconfig, name, space string, set ...string) error {
+	t.Helper()
+	args := []string{"install", name, chartFolder, "--namespace", space, "--set", "clusterName=c1,aws.region=us-east-1"}
+	for _, s := range set {
+		args = append(args, "--set", s)
+	}
+	_, err := runHelm(t, kubeconfig, args...)
+	return err
+}
+
 // rendered is the object that helm template makes, of one kind and name's end.
 func rendered(t *testing.T, kind, suffix string, into any, args ...string) {
 	t.Helper()
@@ -60,15 +84,11 @@ func rendered(t *testing.T, kind, suffix string, into any, args ...string) {
 }
 
 func TestTheChartIsInstalledUpgradedRolledBackAndRemoved(t *testing.T) {
-	_, err := runHelm(t, "", "version")
-	require.NoError(t, err)
-	c := startKubernetes(t)
-	admin, ctx := adminOf(c), within(t, 5*time.Minute)
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
+	c, admin, kubeconfig := forTheChart(t)
+	ctx := within(t, 5*time.Minute)
 	space := namespace(chartSpace, "")
 	space.Labels = map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}
-	_, err = admin.CoreV1().Namespaces().Create(ctx, space, metav1.CreateOptions{})
+	_, err := admin.CoreV1().Namespaces().Create(ctx, space, metav1.CreateOptions{})
 	require.NoError(t, err)
 	values := []string{"--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,tenants.source=registry", "--set", "admissionPolicy.allowedGroups={platform}"}
 	_, err = runHelm(t, kubeconfig, append([]string{"install", "eks-tenant-logs", chartFolder}, values...)...)
@@ -177,18 +197,12 @@ func TestTheChartIsInstalledUpgradedRolledBackAndRemoved(t *testing.T) {
 // The controller as the chart starts it, with the rights that the chart gives it and no others:
 // a namespace becomes a tenant.
 func TestTheChartsControllerSetsATenantUpWithTheRightsTheChartGivesIt(t *testing.T) {
-	_, err := runHelm(t, "", "version")
-	require.NoError(t, err)
+	c, admin, kubeconfig := forTheChart(t)
 	cw, _ := standIn(t, fakeaws.Config{Enforce: true})
 	bootstrap(t, cw)
-	c := startKubernetes(t)
-	r := &release{c: c, admin: adminOf(c), namespace: chartSpace, user: "system:serviceaccount:" + chartSpace + ":eks-tenant-logs-provisioner"}
+	r := &release{c: c, admin: admin, namespace: chartSpace, user: "system:serviceaccount:" + chartSpace + ":eks-tenant-logs-provisioner"}
 	createNamespace(t, r.admin, chartSpace, "")
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
-	_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1,tenants.source=registry",
-		"--set", "provisioner.readerRoles.trust.principals={arn:aws:iam::123456789012:root}", "--set", "admissionPolicy.enabled=false")
-	require.NoError(t, err)
+	require.NoError(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace, "tenants.source=registry", "provisioner.readerRoles.trust.principals={arn:aws:iam::123456789012:root}", "admissionPolicy.enabled=false"))
 	d, err := r.admin.AppsV1().Deployments(chartSpace).Get(within(t, time.Minute), "eks-tenant-logs-provisioner", metav1.GetOptions{})
 	require.NoError(t, err)
 	var args []string

@@ -15,13 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/cluster"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -179,21 +175,15 @@ func TestWhatFluentBitEvictsIsCountedWhereTheAlertLooks(t *testing.T) {
 // Without the Prometheus operator's CRDs nothing is made, and the error says which is missing;
 // the dashboard needs none.
 func TestMonitoringWithoutTheOperatorIsRefusedBeforeAnythingIsMade(t *testing.T) {
-	_, err := runHelm(t, "", "version")
-	require.NoError(t, err)
-	c := startKubernetes(t)
-	admin := adminOf(c)
+	_, admin, kubeconfig := forTheChart(t)
 	createNamespace(t, admin, chartSpace, "")
-	kubeconfig, err := c.Kubeconfig(cluster.Admin, "system:masters")
-	require.NoError(t, err)
 	for value, kind := range map[string]string{"podMonitor": "PodMonitor", "rules": "PrometheusRule"} {
-		_, err = runHelm(t, kubeconfig, "install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1", "--set", "monitoring."+value+".enabled=true")
-		require.ErrorContains(t, err, fmt.Sprintf("no matches for kind %q in version %q", kind, "monitoring.coreos.com/v1"))
+		require.ErrorContains(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace, "monitoring."+value+".enabled=true"), fmt.Sprintf("no matches for kind %q in version %q", kind, "monitoring.coreos.com/v1"))
 		made, err := admin.AppsV1().DaemonSets(chartSpace).List(within(t, time.Minute), metav1.ListOptions{})
 		require.NoError(t, err)
 		require.Empty(t, made.Items)
 	}
-	_, err = runHelm(t, kubeconfig, "upgrade", "--install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1", "--set", "monitoring.dashboard.enabled=true")
+	_, err := runHelm(t, kubeconfig, "upgrade", "--install", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--set", "clusterName=c1,aws.region=us-east-1", "--set", "monitoring.dashboard.enabled=true")
 	require.NoError(t, err)
 	m, err := admin.CoreV1().ConfigMaps(chartSpace).Get(within(t, time.Minute), "eks-tenant-logs-dashboard", metav1.GetOptions{})
 	require.NoError(t, err)
@@ -210,12 +200,7 @@ func TestTheControllerTellsWhoLeadsAndWhatWaitsInQuarantine(t *testing.T) {
 	first := r.start(t, cw)
 	r.becomes(t, "acme", "ready")
 	first.stop(t)
-	ctx, group, stream := within(t, 2*time.Minute), "/eks/quarantine/acme", "tenant-acme/web/app"
-	_, err := cw.API().CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &group, LogStreamName: &stream})
-	require.NoError(t, err)
-	_, err = cw.API().PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &group, LogStreamName: &stream,
-		LogEvents: []cwtypes.InputLogEvent{{Message: aws.String("x"), Timestamp: aws.Int64(time.Now().UnixMilli())}}})
-	require.NoError(t, err)
+	require.NoError(t, putLine(within(t, 2*time.Minute), cw, "/eks/quarantine/acme", "tenant-acme/web/app", "x"))
 	addresses := []string{freeAddress(t), freeAddress(t)}
 	for _, a := range addresses {
 		r.start(t, cw, "--metrics-address", a)

@@ -47,8 +47,8 @@ func provision(t *testing.T, cw *node.CloudWatch, args ...string) (said provisio
 	return said, code
 }
 
-// commandOf is the built command, ready to start.
-func commandOf(t *testing.T, cw *node.CloudWatch, args ...string) *exec.Cmd {
+// builtCommand is the path of the command, built once a run.
+func builtCommand(t *testing.T) string {
 	t.Helper()
 	command.once.Do(func() {
 		if command.dir, command.err = os.MkdirTemp("", "e2e-"); command.err != nil {
@@ -62,9 +62,15 @@ func commandOf(t *testing.T, cw *node.CloudWatch, args ...string) *exec.Cmd {
 		}
 	})
 	require.NoError(t, command.err)
+	return command.binary
+}
+
+// commandOf is the built command, ready to start.
+func commandOf(t *testing.T, cw *node.CloudWatch, args ...string) *exec.Cmd {
+	t.Helper()
 	args = append(args, "--region", cw.Region, "--cluster", "c1", "--endpoint", cw.Endpoint, "--sts-endpoint", cw.Endpoint, "--iam-endpoint", cw.Endpoint,
 		"--kms-endpoint", cw.Endpoint, "--eks-endpoint", cw.Endpoint)
-	cmd := exec.CommandContext(t.Context(), command.binary, args...)
+	cmd := exec.CommandContext(t.Context(), builtCommand(t), args...)
 	cmd.Env = append(os.Environ(), cw.Env()...)
 	return cmd
 }

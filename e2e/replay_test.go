@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,13 +26,10 @@ func tenantlogs(t *testing.T, env []string, args ...string) (report struct {
 	}
 }, code int) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "tenantlogs")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/eks-tenant-logs/eks-tenant-logs/provisioner").CombinedOutput()
-	require.NoError(t, err, string(out))
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), binary, append(args, "-o", "json")...)
+	cmd := exec.CommandContext(t.Context(), builtCommand(t), append(args, "-o", "json")...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), env...), &stdout, &stderr
-	err = cmd.Run()
+	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		code, err = exit.ExitCode(), nil

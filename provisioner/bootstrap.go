@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/iampolicy"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/provision"
 )
 
@@ -34,7 +35,11 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 			for _, t := range []struct {
 				name  string
 				flags *trustFlags
-			}{{"writer", &writer}, {"provisioner", &provisioner}, {"auditor", &auditor}, {"replay", &replay}, {"canary", &canary}} {
+				trust *iampolicy.Trust
+			}{
+				{"writer", &writer, &b.Writer}, {"provisioner", &provisioner, &b.Provisioner}, {"auditor", &auditor, &b.Auditor},
+				{"replay", &replay, &b.Replay}, {"canary", &canary, &b.Canary},
+			} {
 				if t.flags.oidc == "" {
 					t.flags.oidc = f.trust.oidc
 				}
@@ -42,18 +47,7 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 				if readErr != nil {
 					return fmt.Errorf("--%s-…: %w", t.name, readErr)
 				}
-				switch t.name {
-				case "writer":
-					b.Writer = trust
-				case "provisioner":
-					b.Provisioner = trust
-				case "auditor":
-					b.Auditor = trust
-				case "replay":
-					b.Replay = trust
-				case "canary":
-					b.Canary = trust
-				}
+				*t.trust = trust
 			}
 			tenants, err := f.desired()
 			if err != nil {

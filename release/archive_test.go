@@ -18,13 +18,11 @@ import (
 // image is what an OCI archive holds, its layers laid over each other.
 type image struct {
 	Digest string // of the manifest
-	Layers []string
 	Config struct {
 		Architecture string `json:"architecture"`
 		OS           string `json:"os"`
 		Config       struct {
 			User       string
-			Env        []string
 			Entrypoint []string
 			Cmd        []string
 			Labels     map[string]string
@@ -41,14 +39,12 @@ type file struct {
 	Mode     int64
 	UID, GID int
 	Modified time.Time
-	Link     string
 	Body     []byte // of regular files
 }
 
 // descriptor points to a blob of the archive.
 type descriptor struct {
-	Digest    string `json:"digest"`
-	MediaType string `json:"mediaType"`
+	Digest string `json:"digest"`
 }
 
 // readImage reads an archive that `buildah push oci-archive:` or `docker save` wrote.
@@ -82,7 +78,6 @@ func readImage(t *testing.T, archive string) image {
 	img := image{Digest: index.Manifests[0].Digest, Files: map[string]file{}}
 	require.NoError(t, json.Unmarshal(blob(manifest.Config), &img.Config))
 	for _, layer := range manifest.Layers {
-		img.Layers = append(img.Layers, layer.Digest)
 		img.add(t, blob(layer))
 	}
 	return img
@@ -108,7 +103,7 @@ func (i *image) add(t *testing.T, layer []byte) {
 		}
 		body, err := io.ReadAll(r)
 		require.NoError(t, err)
-		i.Files[name] = file{Mode: h.Mode, UID: h.Uid, GID: h.Gid, Modified: h.ModTime, Link: h.Linkname, Body: body}
+		i.Files[name] = file{Mode: h.Mode, UID: h.Uid, GID: h.Gid, Modified: h.ModTime, Body: body}
 	})
 }
 

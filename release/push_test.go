@@ -10,7 +10,7 @@ import (
 )
 
 // docker is a stand-in on PATH that writes down what it is asked, and metadata where it is told.
-func docker(t *testing.T, metadata string) (path func() []string, env []string) {
+func docker(t *testing.T, metadata string) (asked func() []string, env []string) {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "metadata"), []byte(metadata), 0o600))

@@ -56,7 +56,7 @@ func glibcNeeded(t *testing.T, path string) (version, symbol string) {
 var compilers = map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
 
 func TestPluginLoadsWithTheOldestGLIBC(t *testing.T) {
-	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
+	for arch, machine := range machines {
 		t.Run(arch, func(t *testing.T) {
 			compiler := "gcc"
 			if arch != runtime.GOARCH {
@@ -96,7 +96,7 @@ func TestNewerComparesNumbersAndNotText(t *testing.T) {
 }
 
 func TestPinsAreRefusedWithoutDigests(t *testing.T) {
-	const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	const digest = "@" + sum
 	pinned := map[string]string{"FLUENT_BIT_IMAGE": "docker.io/fluent/fluent-bit:5.1.1" + digest, "GO_IMAGE": "golang:1.26.8-bookworm" + digest, "STATIC_IMAGE": "gcr.io/distroless/static-debian13:nonroot" + digest}
 	run := func(changed map[string]string) error {
 		cmd := exec.Command("./pins")

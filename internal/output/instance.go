@@ -160,8 +160,10 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 
 	c := delivery.Bytes{Tag: tag, Data: data}
 	v := i.view.Load()
+	var by *route // with identity tag; a record's own is known once it is read
 	if i.opts.Identity == "tag" {
-		i.arrived(v.route(tag))
+		by = v.route(tag)
+		i.arrived(by)
 	}
 	// Before any work on the chunk: an outage may last, and chunks come again and again.
 	if err := i.queue.TurnedAway(delivery.Target{}); err != nil {
@@ -169,7 +171,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	}
 	w := workPool.Get().(*work)
 	defer w.release()
-	dests, err := i.decode(w, v, &c)
+	dests, err := i.decode(w, v, by, &c)
 	if err != nil {
 		return i.retry(tag, err)
 	}
@@ -270,19 +272,18 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 	return d, nil
 }
 
-// decode turns the chunk into events and says where they go. An error says that the chunk
-// stays with Fluent Bit for now.
-func (i *Instance) decode(w *work, v *view, c *delivery.Bytes) (dests []dest, err error) {
+// decode turns the chunk into events and says where they go: by its tag's route, or, where that
+// is nil, by what each record says. An error says that the chunk stays with Fluent Bit for now.
+func (i *Instance) decode(w *work, v *view, by *route, c *delivery.Bytes) (dests []dest, err error) {
 	now := i.env.Now()
 	opts := chunk.Options{LogKey: i.opts.LogKey, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
-	if i.opts.Identity == "tag" {
-		r := v.route(c.Tag)
-		d, err := i.destination(v, r, c)
+	if by != nil {
+		d, err := i.destination(v, by, c)
 		if err != nil {
 			return nil, err
 		}
-		opts.Identity, opts.AllowEMF, opts.Note = r.identity, d.emf, d.note
-		opts.Oldest = now.Add(-r.retention).UnixMilli()
+		opts.Identity, opts.AllowEMF, opts.Note = by.identity, d.emf, d.note
+		opts.Oldest = now.Add(-by.retention).UnixMilli()
 		w.decoder.Decode(c.Data, opts, &w.events)
 		return []dest{d}, nil
 	}

@@ -40,21 +40,13 @@ type Bootstrap struct {
 	Canary       iampolicy.Trust
 }
 
-// trusts are who may assume which role, in the order of clusterRoles.
-func (b Bootstrap) trusts() []iampolicy.Trust {
-	all := []iampolicy.Trust{b.Writer, b.Provisioner, b.Auditor, b.Replay}
-	if b.CanaryTenant != "" {
-		all = append(all, b.Canary)
-	}
-	return all
-}
-
 // clusterPolicy is the name of the one inline policy of a cluster's role.
 const clusterPolicy = "permissions"
 
 // clusterRole is one of the cluster's roles as it is to be.
 type clusterRole struct {
 	purpose, name, about string
+	who                  iampolicy.Trust // may assume it
 	policy, trust        *iampolicy.Document
 }
 
@@ -68,19 +60,20 @@ func (in Installation) clusterRoles(b Bootstrap) ([]clusterRole, error) {
 		return nil, err
 	}
 	roles := []clusterRole{
-		{purpose: "writer", about: "The nodes of EKS cluster %s write tenants' logs with it", policy: in.Scope.Writer(b.Controller, b.TenantRoles...)},
-		{purpose: "provisioner", about: "Sets up tenants' log groups and reader roles of EKS cluster %s", policy: in.Scope.Provisioner(b.TenantRoles...)},
-		{purpose: "auditor", about: "Looks at tenants' log groups and roles of EKS cluster %s", policy: in.Scope.Auditor()},
-		{purpose: "replay", about: "Copies quarantined logs of EKS cluster %s back", policy: in.Scope.Replay(b.TenantRoles...)},
+		{purpose: "writer", who: b.Writer, about: "The nodes of EKS cluster %s write tenants' logs with it", policy: in.Scope.Writer(b.Controller, b.TenantRoles...)},
+		{purpose: "provisioner", who: b.Provisioner, about: "Sets up tenants' log groups and reader roles of EKS cluster %s", policy: in.Scope.Provisioner(b.TenantRoles...)},
+		{purpose: "auditor", who: b.Auditor, about: "Looks at tenants' log groups and roles of EKS cluster %s", policy: in.Scope.Auditor()},
+		{purpose: "replay", who: b.Replay, about: "Copies quarantined logs of EKS cluster %s back", policy: in.Scope.Replay(b.TenantRoles...)},
 	}
 	if b.CanaryTenant != "" {
 		if !tenancy.Label(b.CanaryTenant) {
 			return nil, fmt.Errorf("%q is no tenant's name: the canary's is a DNS label", b.CanaryTenant)
 		}
-		roles = append(roles, clusterRole{purpose: "canary", about: "The canary of EKS cluster %s looks for its line with it", policy: in.Scope.Canary(b.CanaryTenant)})
+		roles = append(roles, clusterRole{purpose: "canary", who: b.Canary, about: "The canary of EKS cluster %s looks for its line with it", policy: in.Scope.Canary(b.CanaryTenant)})
 	}
-	for i, t := range b.trusts() {
+	for i := range roles {
 		r := &roles[i]
+		t := r.who
 		r.name, r.about = in.BootstrapRole(r.purpose), fmt.Sprintf(r.about, in.Scope.Cluster)
 		if text, err := json.Marshal(r.policy); err != nil {
 			return nil, err
@@ -143,7 +136,11 @@ func (p *Provisioner) PlanBootstrap(ctx context.Context, b Bootstrap) (Result, e
 		pl.clusterRole(r, have)
 	}
 	looked := map[string]bool{}
-	for _, t := range append(b.trusts(), p.in.Trust) {
+	trusts := []iampolicy.Trust{p.in.Trust}
+	for _, r := range roles {
+		trusts = append(trusts, r.who)
+	}
+	for _, t := range trusts {
 		if len(t.IRSA) == 0 || t.OIDCProvider == "" || looked[t.OIDCProvider] {
 			continue
 		}

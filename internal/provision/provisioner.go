@@ -52,7 +52,7 @@ type Provisioner struct {
 	concurrency int
 	rates       *rates
 	memory      *memory
-	quarantine  map[string]*group // as last seen, by what follows the prefix
+	quarantine  map[string]*group // as last seen, by name
 }
 
 var _ Engine = (*Provisioner)(nil)

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -31,8 +32,8 @@ const maxQuarantinePages = 40
 // noteQuarantine keeps what a run has seen of quarantine groups.
 func (p *Provisioner) noteQuarantine(o *Observed) {
 	for k, g := range o.groups {
-		if tenant, ok := strings.CutPrefix(k.name, p.in.Scope.Names.QuarantinePrefix); ok && k.account == (awsclient.Role{}) {
-			p.quarantine[tenant] = g
+		if _, ok := p.in.Scope.Names.Quarantined(k.name); ok && k.account == (awsclient.Role{}) {
+			p.quarantine[k.name] = g
 		}
 	}
 }
@@ -41,17 +42,18 @@ func (p *Provisioner) noteQuarantine(o *Observed) {
 // something by DescribeLogGroups, and none where quarantine is empty.
 func (p *Provisioner) Quarantined(ctx context.Context) ([]Quarantined, error) {
 	var all []Quarantined
-	for _, tenant := range slices.Sorted(maps.Keys(p.quarantine)) {
-		g := p.quarantine[tenant]
+	for _, name := range slices.Sorted(maps.Keys(p.quarantine)) {
+		g := p.quarantine[name]
 		if aws.ToInt64(g.StoredBytes) == 0 {
 			continue
 		}
-		since, err := p.waitingSince(ctx, p.in.Scope.Names.QuarantineGroup(tenant), g.days())
+		since, err := p.waitingSince(ctx, name, g.days())
 		if err != nil {
 			return nil, err
 		}
 		if !since.IsZero() {
-			all = append(all, Quarantined{tenant, since})
+			tenant, _ := p.in.Scope.Names.Quarantined(name)
+			all = append(all, Quarantined{cmp.Or(tenant, tenancy.PendingName), since})
 		}
 	}
 	return all, nil

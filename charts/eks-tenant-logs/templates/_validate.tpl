@@ -223,18 +223,16 @@
 {{- else if or (hasPrefix "kube." $input.tag) (regexMatch "^[^.]*[*<]" $input.tag) }}
 {{- $p = append $p (printf "fluentBit.config.extraInputs: tag %s could begin with kube.: such tags say whose a record is, and only the agent's own tail makes them; use another, such as host." $input.tag) }}
 {{- end }}
-{{- end }}
-{{- range $c.extraInputs }}
-{{- if eq (lower .name) "http" }}
+{{- if eq (lower $input.name) "http" }}
 {{- $p = append $p "fluentBit.config.extraInputs: http takes its tag from the path that the sender asks for, whatever tag says: a sender could name a tenant's; leave it out" }}
 {{- end }}
-{{- range $key, $value := . }}
-{{- if eq (lower $key) "tag_key" }}
+{{- if hasKey $input "tag_key" }}
 {{- $p = append $p "fluentBit.config.extraInputs: tag_key makes tags of what is sent, and whoever sends could name another's: leave it out" }}
-{{- else if eq (lower $key) "tag_prefix" }}
-{{- if or (hasPrefix (toString $value) "kube.") (hasPrefix "kube." (toString $value)) }}
-{{- $p = append $p (printf "fluentBit.config.extraInputs: tag_prefix %q, which the sender's own tag follows, could begin with kube.: such tags say whose a record is; use another, such as host., or leave it out" (toString $value)) }}
 {{- end }}
+{{- if hasKey $input "tag_prefix" }}
+{{- $prefix := toString $input.tag_prefix }}
+{{- if or (hasPrefix $prefix "kube.") (hasPrefix "kube." $prefix) }}
+{{- $p = append $p (printf "fluentBit.config.extraInputs: tag_prefix %q, which the sender's own tag follows, could begin with kube.: such tags say whose a record is; use another, such as host., or leave it out" $prefix) }}
 {{- end }}
 {{- end }}
 {{- end }}
