@@ -56,6 +56,9 @@ type Stats struct {
 	Split        int // records whose message became several events
 	Enveloped    int // raw messages wrapped in JSON, whatever the reason
 	NoLogKey     int // records without the field log_key names: shipped whole
+	Joined       int // events put together of several parts of a container's line
+	Partial      int // events that hold a line whose end was not in the chunk
+	NotCRI       int // records that are no line of a container's log file: shipped whole
 }
 
 // Damage says where a chunk could not be read. The zero value means nowhere.
@@ -97,6 +100,10 @@ type Options struct {
 	// LogKey sends this one top-level field raw instead of the record as JSON. The
 	// key is matched exactly. Empty means the whole record.
 	LogKey string
+	// CRI says that records hold lines of container log files as the runtime wrote them, or
+	// as Fluent Bit's parser `cri` took them apart. Their parts are joined. It excludes
+	// Resolve: the parts of one chunk must be of one source.
+	CRI bool
 	// AllowEMF leaves a top-level `_aws` as it is.
 	AllowEMF bool
 	// Note is put into `_tenantlogs` of every event: JSON members, no braces.
@@ -170,9 +177,10 @@ const (
 	markNumber
 	markDeep
 	markKey
+	markNUL
 )
 
-var markNames = [...]string{"utf8", "number", "depth", "key"}
+var markNames = [...]string{"utf8", "number", "depth", "key", "nul"}
 
 // entry is one key and value of a map while it is written.
 type entry struct {
@@ -201,6 +209,13 @@ type Decoder struct {
 	order   []int
 	scratch []byte
 	marks   mark
+	told    []byte // members of `_tenantlogs` for the next event
+
+	// Options.CRI: the lines that are being read, by stream; whether there was one of this
+	// stream in the chunk; and the record that is made of a line.
+	lines    [len(streamNames)]lineParts
+	seen     [len(streamNames)]bool
+	composed []byte
 }
 
 var (
@@ -222,6 +237,10 @@ func (d *Decoder) Decode(data []byte, opts Options, ev *Events) {
 	}
 	d.in, d.opts, d.ev, d.out = data, opts, ev, ev.Arena[:0]
 	ev.List, ev.Stats, ev.Damage = ev.List[:0], Stats{}, Damage{}
+	d.told = d.told[:0]
+	for stream := range d.lines {
+		d.lines[stream].text, d.seen[stream] = d.lines[stream].text[:0], false
+	}
 	record := 0
 	for off := 0; off < len(data); record++ {
 		start := len(d.out)
@@ -246,6 +265,9 @@ func (d *Decoder) Decode(data []byte, opts Options, ev *Events) {
 		ev.Stats.Malformed++
 		ev.Stats.LostBytes = len(data) - off
 		break
+	}
+	if err := d.endLines(); err != nil && ev.Damage.Err == nil {
+		ev.Damage = Damage{Offset: len(data), Err: err} // their records were read before: it does not happen
 	}
 	ev.Stats.Events = len(ev.List) - ev.Stats.Dropped
 	ev.Arena = d.out
@@ -290,6 +312,9 @@ func (d *Decoder) record(off, index int) (int, error) {
 			d.ev.Stats.GroupMarkers++
 			return off, nil
 		}
+	}
+	if d.opts.CRI {
+		return d.line(off, index, ms)
 	}
 	return d.body(off, index, ms)
 }
@@ -380,6 +405,10 @@ func (d *Decoder) body(off, index int, ms int64) (int, error) {
 
 	var notes []byte
 	d.scratch = append(d.scratch[:0], said...)
+	if len(d.told) > 0 {
+		d.note("")
+		d.scratch = append(d.scratch, d.told...)
+	}
 	late := d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest)
 	if late && d.opts.DropLate && ms != badTime {
 		d.ev.Stats.Dropped++
