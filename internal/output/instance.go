@@ -276,7 +276,7 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 // is nil, by what each record says. An error says that the chunk stays with Fluent Bit for now.
 func (i *Instance) decode(w *work, v *view, by *route, c *delivery.Bytes) (dests []dest, err error) {
 	now := i.env.Now()
-	opts := chunk.Options{LogKey: i.opts.LogKey, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
+	opts := chunk.Options{LogKey: i.opts.LogKey, CRI: i.opts.ParseCRI, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
 	if by != nil {
 		d, err := i.destination(v, by, c)
 		if err != nil {
@@ -329,6 +329,10 @@ func (i *Instance) told(tag string, data []byte, ev *chunk.Events) {
 	if ev.Stats.Claimed > 0 {
 		i.limited(slog.LevelWarn, "claimed "+tag, "records name another source than the file they were read from; delivered to the true one, the claim kept in kubernetes_claimed",
 			"tag", shortTag(tag), "records", ev.Stats.Claimed)
+	}
+	if ev.Stats.NotCRI > 0 {
+		i.limited(slog.LevelWarn, "not CRI "+tag, "parser is cri, and records hold no line of a container runtime; delivered as they are, marked not_cri",
+			"tag", shortTag(tag), "records", ev.Stats.NotCRI)
 	}
 	if ev.Stats.Dropped > 0 {
 		i.limited(slog.LevelWarn, "dropped "+tag, "records bear a time CloudWatch refuses; dropped, as late_events says",

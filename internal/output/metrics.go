@@ -98,6 +98,9 @@ func (i *Instance) count(dests []dest, ev *chunk.Events) {
 	i.metrics.Change(whole, "normalised", s.Normalised)
 	i.metrics.Change(whole, "enveloped", s.Enveloped)
 	i.metrics.Change(whole, "no_log_key", s.NoLogKey)
+	i.metrics.Change(whole, "joined", s.Joined)
+	i.metrics.Change(whole, "partial", s.Partial)
+	i.metrics.Change(whole, "not_cri", s.NotCRI)
 }
 
 // WithoutWorkers notes that no workers are configured.

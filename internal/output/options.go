@@ -34,6 +34,8 @@ type Options struct {
 	LogGroupPrefix, PlatformLogGroup, QuarantineLogGroupPrefix string
 	LogStreamTemplate                                          string
 	LogKey                                                     string
+	// ParseCRI says that records hold lines of container log files as the runtime wrote them.
+	ParseCRI bool
 
 	AutoCreateGroup bool
 	RetentionDays   int
@@ -224,6 +226,9 @@ var specs = []spec{
 			_, err := tenancy.ParseStreamTemplate(v)
 			return err
 		}},
+	{"parser", "none", "none or cri",
+		"`cri`: records hold lines of container log files as the runtime wrote them, which is `tail` without any parser. The plugin takes them apart and joins the parts of long lines: [message.md](message.md). Not with `identity record`.",
+		choice(map[string]bool{"none": false, "cri": true}, func(o *Options) *bool { return &o.ParseCRI })},
 	{"log_key", "", "the name of one top-level field",
 		"Sends this one field raw instead of the record as JSON. Matched exactly.",
 		text(func(o *Options) *string { return &o.LogKey })},
@@ -369,6 +374,9 @@ func (o *Options) together() (errs []error) {
 	if o.STSEndpoint != "" && o.RoleARN == "" && o.TenantsFile == "" {
 		add("sts_endpoint", o.STSEndpoint, "it is used with role_arn, or with roleArn in tenants_file, neither of which is set")
 	}
+	if o.ParseCRI && o.Identity == "record" {
+		add("parser", "cri", "identity is record, and the parts of different containers' lines could be joined; let the forwarders parse, or set identity tag")
+	}
 	if o.UseFIPS && o.Endpoint != "" {
 		add("use_fips", "on", "endpoint is set and would win; set one of them")
 	}
@@ -418,7 +426,7 @@ func (o *Options) Effective() []slog.Attr {
 		"namespace_prefix": o.NamespacePrefix, "tag_prefix": strings.Join(o.TagPrefix, ","),
 		"log_group_prefix": o.LogGroupPrefix, "platform_log_group": o.PlatformLogGroup,
 		"quarantine_log_group_prefix": o.QuarantineLogGroupPrefix, "log_stream_template": o.LogStreamTemplate,
-		"log_key": o.LogKey, "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
+		"log_key": o.LogKey, "parser": word(o.ParseCRI, "cri", "none"), "auto_create_group": o.AutoCreateGroup, "log_retention_days": o.RetentionDays,
 		"retention_check_delay": o.RetentionCheckDelay.String(), "log_group_class": o.LogGroupClass,
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
 		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure, "hold_budget": o.HoldBudget,
