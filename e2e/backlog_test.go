@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -56,42 +55,30 @@ func TestABacklogOutOfOrderArrivesOnce(t *testing.T) {
 		}))
 		got := map[string]int{}
 		originals, empties := 0, 0
-		parts := map[int]string{}
 		for _, g := range s.Groups() {
 			for _, st := range g.Streams {
-				for _, ev := range s.Events(g.Name, st.Name) {
+				events := s.Events(g.Name, st.Name)
+				for _, ev := range events {
 					age := now.UnixMilli() - ev.Timestamp
 					require.Less(t, age, int64(14*24*time.Hour/time.Millisecond))
-					var m struct {
-						Log, Record string
-						Notes       struct {
-							Part, Parts  int
-							OriginalTime string `json:"original_time"`
-						} `json:"_tenantlogs"`
-					}
-					require.NoError(t, json.Unmarshal([]byte(ev.Message), &m))
-					if m.Notes.OriginalTime != "" {
+					if strings.Contains(ev.Message, `"original_time":"`) {
 						originals++
 					}
-					if m.Notes.Parts > 0 {
-						parts[m.Notes.Part] = m.Record
-						continue
-					}
-					if m.Log == "" {
+				}
+				lines, ended := readLines(t, events)
+				require.True(t, ended, "the last line is whole")
+				for _, l := range lines {
+					if l.text == "" {
 						empties++
 						continue
 					}
-					got[m.Log[strings.IndexByte(m.Log, '#'):]]++
+					if len(l.text) > 3_000_000 {
+						require.Equal(t, strings.Repeat("long ", 600_000), l.text[:3_000_000])
+					}
+					got[l.text[strings.IndexByte(l.text, '#'):]] += l.times
 				}
 			}
 		}
-		whole := ""
-		for i := 1; i <= len(parts); i++ {
-			whole += parts[i]
-		}
-		var long struct{ Log string }
-		require.NoError(t, json.Unmarshal([]byte(whole), &long))
-		got[long.Log[strings.IndexByte(long.Log, '#'):]]++
 		requireOnce(t, want, got)
 		require.Equal(t, empty, empties)
 		require.GreaterOrEqual(t, originals, late, "what CloudWatch would refuse says its own time")

@@ -15,7 +15,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Record is a log line as Fluent Bit's tail makes it with `multiline.parser cri`. Its bytes are the reader's; they hold
+// Record is a log line as Fluent Bit's tail makes it with `multiline.parser cri`, or without a parser. Its bytes are the reader's; they hold
 // until the next record.
 type Record struct {
 	Tag  string
@@ -25,7 +25,7 @@ type Record struct {
 	Time time.Time
 	// The fields, in this order. Those of a joined line are the first part's, so Flag is P there.
 	TimeText, Stream, Flag, Log []byte
-	// Broken says that the line was not CRI's: then Log is the only field.
+	// Broken says that the line was not CRI's, or was not taken apart: then Log is the only field.
 	Broken bool
 }
 
@@ -74,6 +74,23 @@ func (r *Record) AppendBody(b []byte, parse *ParseJSON) []byte {
 // `*` becomes the path (see ComposeTag). A last line without an end is left out, as it is not finished yet; tail's limits
 // on the length of lines are not imitated.
 func ReadCRI(root, glob, tag string, fn func(Record) error) error {
+	return readFiles(root, glob, tag, ParseCRI, fn)
+}
+
+// ReadLines is ReadCRI for tail without a parser: each line is a record with the field Log alone, at the present time.
+func ReadLines(root, glob, tag string, fn func(Record) error) error {
+	return readFiles(root, glob, tag, func(r io.Reader, template Record, fn func(Record) error) error {
+		return eachLine(r, func(line []byte) error {
+			rec := template
+			rec.Time, rec.Log, rec.Broken = time.Now(), line, true
+			return fn(rec)
+		})
+	}, fn)
+}
+
+type parse func(r io.Reader, template Record, fn func(Record) error) error
+
+func readFiles(root, glob, tag string, parse parse, fn func(Record) error) error {
 	paths, err := filepath.Glob(filepath.Join(root, glob))
 	if err != nil {
 		return err
@@ -89,25 +106,33 @@ func ReadCRI(root, glob, tag string, fn func(Record) error) error {
 			return err
 		}
 		rel = "/" + filepath.ToSlash(rel)
-		if err := readCRIFile(path, Record{Tag: ComposeTag(tag, rel), Path: rel}, fn); err != nil {
+		if err := readFile(path, Record{Tag: ComposeTag(tag, rel), Path: rel}, parse, fn); err != nil {
 			return fmt.Errorf("%s: %w", rel, err)
 		}
 	}
 	return nil
 }
 
-func readCRIFile(path string, template Record, fn func(Record) error) error {
+func readFile(path string, template Record, parse parse, fn func(Record) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return ParseCRI(f, template, fn)
+	return parse(f, template, fn)
 }
 
 // ParseCRI is ReadCRI for one open file. The template gives each record its Tag and Path.
 func ParseCRI(r io.Reader, template Record, fn func(Record) error) error {
 	j := joiner{template: template, emit: fn}
+	if err := eachLine(r, j.line); err != nil {
+		return err
+	}
+	return j.flush() // tail flushes parts that wait for their rest after a time
+}
+
+// eachLine calls fn with each line that has an end, cleaned as tail does. The line holds until fn returns.
+func eachLine(r io.Reader, fn func([]byte) error) error {
 	br := bufio.NewReaderSize(r, 64<<10)
 	var line []byte
 	first := true
@@ -118,7 +143,7 @@ func ParseCRI(r io.Reader, template Record, fn func(Record) error) error {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case errors.Is(err, io.EOF):
-			return j.flush() // tail flushes parts that wait for their rest after a time
+			return nil
 		case err != nil:
 			return err
 		}
@@ -129,7 +154,7 @@ func ParseCRI(r io.Reader, template Record, fn func(Record) error) error {
 		if n := len(line); n >= 2 && line[n-1] == '\r' {
 			line = line[:n-1]
 		}
-		if err := j.line(line); err != nil {
+		if err := fn(line); err != nil {
 			return err
 		}
 		line = line[:0]

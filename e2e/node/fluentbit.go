@@ -136,10 +136,13 @@ func (e FluentBit) Config(r Run, dir string) (string, error) {
 	}}
 	// tail's own defaults lose lines; the values are those the chart pins.
 	tail := section{kind: "input", keys: [][2]string{
-		{"name", "tail"}, {"path", r.Node.Root + layout.glob()}, {"tag", "kube.*"}, {"multiline.parser", "cri"},
+		{"name", "tail"}, {"path", r.Node.Root + layout.glob()}, {"tag", "kube.*"},
 		{"read_from_head", "on"}, {"refresh_interval", "1"}, {"buffer_max_size", "4MB"}, {"skip_long_lines", "off"},
 		{"db", dir + "/tail.db"},
 	}}
+	if !r.raw() {
+		tail.add("multiline.parser", "cri")
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Service)) {
 		service.keys = slices.DeleteFunc(service.keys, func(k [2]string) bool { return k[0] == name })
 		service.add(name, r.Service[name])
@@ -183,7 +186,7 @@ func (e FluentBit) output(r Run, layout Layout, options map[string]string) secti
 	case r.Workers > 0:
 		out.add("workers", strconv.Itoa(r.Workers))
 	}
-	all := withDefaults(options)
+	all := r.withDefaults(options)
 	if all["tag_prefix"] == "" {
 		all["tag_prefix"] = e.TagPrefix(r.Node, layout)
 	}

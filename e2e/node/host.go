@@ -29,7 +29,7 @@ func (e Host) Ship(ctx context.Context, r Run) error {
 	}
 	outputs := []host.Output{}
 	for _, options := range append([]map[string]string{r.Options}, r.More...) {
-		outputs = append(outputs, host.Output{Workers: workers, Properties: withDefaults(options)})
+		outputs = append(outputs, host.Output{Workers: workers, Properties: r.withDefaults(options)})
 	}
 	h, err := host.Start(ctx, host.Config{
 		Loader: e.Loader, Plugin: r.Plugin, Outputs: outputs, Grace: r.Grace,
@@ -48,7 +48,11 @@ func (e Host) Ship(ctx context.Context, r Run) error {
 		parse = &host.ParseJSON{ReserveData: r.ReserveData}
 	}
 	chunker := host.Chunker{Emit: h.Send}
-	err = host.ReadCRI(r.Node.Root, layout.glob(), "kube.*", func(rec host.Record) error {
+	read := host.ReadCRI
+	if r.raw() {
+		read = host.ReadLines
+	}
+	err = read(r.Node.Root, layout.glob(), "kube.*", func(rec host.Record) error {
 		return chunker.Append(rec.Tag, rec.Time, rec.AppendBody(nil, parse))
 	})
 	if err == nil {
@@ -63,8 +67,17 @@ func (e Host) Ship(ctx context.Context, r Run) error {
 	return err
 }
 
-func withDefaults(options map[string]string) map[string]string {
+// raw reports whether tail reads lines without a parser, as the chart has it. Filters of
+// Fluent Bit's, other outputs and aggregators need what `multiline.parser cri` makes of them.
+func (r *Run) raw() bool {
+	return !r.Multiline && !r.ParseJSON && r.Filters == "" && r.Output == "" && r.Load == "" && r.Options["identity"] != "record"
+}
+
+func (r *Run) withDefaults(options map[string]string) map[string]string {
 	all := map[string]string{"retry_limit": "no_limits"}
+	if r.raw() {
+		all["parser"] = "cri"
+	}
 	maps.Copy(all, options)
 	return all
 }

@@ -151,6 +151,9 @@ type Run struct {
 	Options map[string]string
 	// More are further outputs of the same plugin, each with its options.
 	More []map[string]string
+	// Multiline has tail take lines apart and join their parts with `multiline.parser cri`, instead of
+	// the plugin.
+	Multiline bool
 	// ParseJSON is a parser filter that turns JSON lines into fields; ReserveData is its option.
 	ParseJSON, ReserveData bool
 	// Env is added to the environment.

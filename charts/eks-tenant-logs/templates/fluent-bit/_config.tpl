@@ -20,9 +20,20 @@ service:
   storage.metrics: "on"
   scheduler.base: {{ int $c.schedulerBase }}
   scheduler.cap: {{ int $c.schedulerCap }}
-  multiline_buffer_limit: {{ $c.tail.multilineBufferLimit | quote }}
-{{- if .Values.enrich.enabled }}
+{{- $parsed := or $c.extraFilters $c.extraOutputs }}
+{{- if or .Values.enrich.enabled $parsed }}
 parsers:
+{{- end }}
+{{- if $parsed }}
+  # A part of a line as the runtime wrote it; the plugin joins the parts.
+  - name: tenantlogs_cri
+    format: regex
+    regex: '^(?<time>[^ ]+) (?<stream>stdout|stderr) (?<logtag>[^ ]*) (?<log>.*)$'
+    time_key: time
+    time_format: '%Y-%m-%dT%H:%M:%S.%L%z'
+    time_keep: "on"
+{{- end }}
+{{- if .Values.enrich.enabled }}
   # /var/log/pods; no container's id is in it.
   - name: tenantlogs_pods
     format: regex
@@ -46,7 +57,12 @@ pipeline:
 {{- end }}
       # The plugin reads whose a line is from this tag, which is made of the file's path.
       tag: kube.*
-      multiline.parser: cri
+{{- if $parsed }}
+      # Filters and other outputs find a line's text in `log`.
+      parser: tenantlogs_cri
+{{- end }}
+      # No multiline.parser: what it holds of a long line is lost when Fluent Bit ends, and 5.1.1 crashes then.
+      # The plugin takes lines apart and joins their parts.
       # tail's own defaults lose lines of pods that live short, of long lines, of files
       # that are rotated while much waits, and of a new file with an old one's inode.
       read_from_head: "on"
@@ -129,6 +145,7 @@ log_group_prefix: {{ .Values.logs.groupPrefix | quote }}
 platform_log_group: {{ .Values.logs.platformGroup | quote }}
 quarantine_log_group_prefix: {{ .Values.logs.quarantineGroupPrefix | quote }}
 log_stream_template: {{ .Values.logs.streamTemplate | quote }}
+parser: cri
 {{- with .Values.logs.key }}
 log_key: {{ . | quote }}
 {{- end }}
