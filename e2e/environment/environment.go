@@ -20,10 +20,11 @@ var Kept = []string{
 	"SPOOFING_TABLE", "TESTPLUGIN_RECORD", "E2E_*", "TENANTLOGS_*",
 }
 
-// Own are the variables that every test begins with. There are no credentials among them.
+// Own are the variables that every test begins with. There are no credentials among them. Files that are to say nothing
+// are /dev/null, for any other name may exist.
 var Own = []string{
-	"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent", "AWS_EC2_METADATA_DISABLED=true",
-	"KUBECONFIG=/nonexistent", "LC_ALL=C.UTF-8", "TZ=UTC",
+	"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+	"KUBECONFIG=/dev/null", "LC_ALL=C.UTF-8", "TZ=UTC",
 }
 
 var machine = os.Environ()
