@@ -56,15 +56,13 @@ type AWSCLI struct {
 // AWSCLIVersions are the major versions that are in use.
 var AWSCLIVersions = []int{1, 2}
 
-// AWSCLIs are the first AWS CLI of each of AWSCLIVersions, and the versions of which there is none: of $AWSCLI, every
-// `aws` on PATH, and those where Debian's package and AWS's installer put it. A name on PATH need not run: version
-// managers leave shims.
+// AWSCLIs are the first AWS CLI of each of AWSCLIVersions, and the versions of which there is none: of $AWSCLI and every
+// `aws` on PATH. A name on PATH need not run: version managers leave shims.
 func AWSCLIs(ctx context.Context) (found []AWSCLI, missing []int) {
 	candidates := []string{os.Getenv("AWSCLI")}
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 		candidates = append(candidates, filepath.Join(dir, "aws"))
 	}
-	candidates = append(candidates, "/usr/bin/aws", "/usr/local/bin/aws")
 	missing = slices.Clone(AWSCLIVersions)
 	for n, path := range candidates {
 		if info, err := os.Stat(path); path == "" || err != nil || info.IsDir() || slices.Contains(candidates[:n], path) {

@@ -79,6 +79,7 @@ func TestAnAWSCLIOfEachVersionIsFoundBehindOthers(t *testing.T) {
 	list := string(os.PathListSeparator)
 	got := found(at("shim")+list+at("none")+list+at("one")+list+at("another")+list+at("two"), "")
 	require.Equal(t, map[int]string{1: one, 2: two}, got)
-	require.Equal(t, one, found(at("two"), one)[1], "$AWSCLI")
-	require.Equal(t, two, found(at("two"), "/nonexistent")[2], "$AWSCLI that is not there")
+	require.Equal(t, map[int]string{1: one, 2: two}, found(at("two"), one), "$AWSCLI")
+	require.Equal(t, map[int]string{2: two}, found(at("two"), "/nonexistent"), "$AWSCLI that is not there")
+	require.Empty(t, found(at("shim"), ""))
 }

@@ -53,7 +53,7 @@ func withAWSCLIs(t *testing.T, test func(t *testing.T, s *fakeaws.Server, major 
 	for _, major := range missing {
 		t.Run(fmt.Sprint("version ", major), func(t *testing.T) {
 			require.NotEqual(t, os.Getenv("AWSCLI_REQUIRED"), strconv.Itoa(major), "no working awscli of this version")
-			t.Skipf("version %d of the awscli was NOT tried against the stand-in: none found in $AWSCLI, PATH, /usr/bin or /usr/local/bin", major)
+			t.Skipf("version %d of the awscli was NOT tried against the stand-in: none in $AWSCLI or on PATH", major)
 		})
 	}
 	for _, cli := range clis {
