@@ -8,6 +8,7 @@ package environment
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -27,6 +28,9 @@ var Own = []string{
 	"KUBECONFIG=/dev/null", "LC_ALL=C.UTF-8", "TZ=UTC",
 }
 
+// odd is a folder whose name lists and patterns, Fluent Bit's among them, read as something else.
+var odd = regexp.MustCompile(`[^A-Za-z0-9/._+@-]`)
+
 var machine = os.Environ()
 
 // Machine is the environment that the process was started with. It is for the go command, whose caches, proxies
@@ -38,8 +42,8 @@ func init() { replace(of(machine)) }
 // of is the environment that is made of a machine's.
 func of(machine []string) []string {
 	own := slices.DeleteFunc(slices.Clone(machine), func(variable string) bool {
-		name, _, _ := strings.Cut(variable, "=")
-		return !kept(name)
+		name, value, _ := strings.Cut(variable, "=")
+		return !kept(name) || name == "TMPDIR" && odd.MatchString(value)
 	})
 	return append(own, Own...)
 }

@@ -35,7 +35,7 @@ func TestNothingOfTheMachineReachesAProcessThatImportsThis(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(slices.Clone(hostile), "PATH=/bin", "HOME=/home/x", "E2E_ENGINE=fluent-bit", "TENANTLOGS_PRINT_ENVIRONMENT=1", "FLUENT_BIT=/fb")
+	cmd.Env = append(slices.Clone(hostile), "PATH=/bin", "HOME=/home/x", "E2E_ENGINE=fluent-bit", "TENANTLOGS_PRINT_ENVIRONMENT=1", "FLUENT_BIT=/fb", "TMPDIR=/tmp/a, [b]")
 	said, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(said))
 	want := append([]string{"PATH=/bin", "HOME=/home/x", "E2E_ENGINE=fluent-bit", "TENANTLOGS_PRINT_ENVIRONMENT=1", "FLUENT_BIT=/fb"}, Own...)
@@ -47,6 +47,7 @@ func TestTheGoCommandGetsTheMachinesEnvironment(t *testing.T) {
 		require.Contains(t, Machine(), v)
 	}
 	require.NotContains(t, of([]string{"GOPROXY=x", "PATH=/bin"}), "GOPROXY=x")
+	require.Contains(t, of([]string{"TMPDIR=/var/tmp"}), "TMPDIR=/var/tmp")
 }
 
 // A variable that a test or one of its programs asks for, and that is not in Kept, would never be there.
