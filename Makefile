@@ -3,8 +3,32 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-GOARCH ?= $(shell go env GOARCH)
-HOSTARCH := $(shell go env GOHOSTARCH)
+# What decides how Go builds, and for what, is not taken from the machine's environment; given on make's command line
+# (make plugin GOARCH=arm64, make test CC=clang) it counts. Where caches, proxies and certificates are does stay the machine's:
+# the go command needs it, and e2e/environment keeps it away from the tests.
+LEFT_OUT := GOFLAGS GOWORK GO111MODULE GOTOOLCHAIN GOOS GOARCH GOAMD64 GOARM64 GOEXPERIMENT GOFIPS140 GODEBUG GOGC GOMEMLIMIT GOMAXPROCS \
+	CGO_ENABLED CGO_CFLAGS CGO_CPPFLAGS CGO_CXXFLAGS CGO_LDFLAGS CC CXX AR CPATH C_INCLUDE_PATH LIBRARY_PATH \
+	BASH_ENV CDPATH POSIXLY_CORRECT TZ LANG LANGUAGE LC_% E2E_ENGINE E2E_PLUGIN
+$(foreach v,$(filter $(LEFT_OUT),$(.VARIABLES)),$(if $(filter environment,$(origin $v)),$(eval unexport $v)))
+# Instead of what `go env -w` wrote down, of a workspace around this folder, and of a version control that is not asked.
+export GOFLAGS := -buildvcs=false
+export GOWORK := off
+export CGO_ENABLED := 1
+export LC_ALL := C.UTF-8
+# A folder that no file can be made in, or whose name lists and patterns would read as something else, is none.
+folder = $(shell case "$${$(1):-}" in (*[!A-Za-z0-9/._+@-]*) ;; (/*) test -d "$${$(1)}" && test -w "$${$(1)}" && echo "$${$(1)}" ;; esac)
+ifeq ($(origin TMPDIR)$(call folder,TMPDIR),environment)
+unexport TMPDIR
+endif
+ifeq ($(call folder,HOME),)
+export HOME := $(abspath build)/home
+$(shell mkdir -p '$(abspath build)/home')
+endif
+
+HOSTARCH := $(shell env -u GOFLAGS -u GOTOOLCHAIN -u GOEXPERIMENT -u GODEBUG -u GOWORK go env GOHOSTARCH)
+ifneq ($(filter environment undefined,$(origin GOARCH)),)
+GOARCH := $(HOSTARCH)
+endif
 BUILD := build
 PLUGIN := $(BUILD)/$(GOARCH)/out_cloudwatch_tenants.so
 # cgo needs a C compiler for the target.
@@ -30,7 +54,7 @@ FUZZTIME ?= 20s
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/...
+PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/... ./e2e/environment/... ./e2e/node/...
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -56,14 +80,23 @@ demo: ## ship the logs of three tenants and a forger, end to end, with no AWS ac
 	@go run ./e2e/demo
 
 .PHONY: test
-test: ## unit tests and the promises through the real .so, with the race detector
+test: ## unit tests and the promises through the real .so, with the race detector; PACKAGES= and PROMISES= (a pattern) for some
 	go test -race $(PACKAGES)
-	go test -race -count=1 ./e2e
+	go test -race -count=1 $(if $(PROMISES),-run '$(PROMISES)') ./e2e
 	cd e2e/terraform && go test -count=1 ./...
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@test -x $(BUILD)/tools/helm || echo "Not run here: what needs Helm (make chart-tools builds it, in some minutes)."
-	@{ /usr/bin/aws --version || aws --version; } >/dev/null 2>&1 || echo "Not run here: what needs the AWS CLI (apt-get install awscli)."
+	@./.ci/awscli 1 >/dev/null || echo "Not run here: what is run with version 1 of the AWS CLI."
+	@./.ci/awscli 2 >/dev/null || echo "Not run here: what is run with version 2 of the AWS CLI (Debian: apt-get install awscli)."
+
+.PHONY: hostile-test
+hostile-test: ## make demo, and some of make test, on a machine whose environment is set against them
+	@./.ci/hostile
+
+.PHONY: nightly
+nightly: ## the long forms of the tests that this machine allows, an hour or more; says what was left out, and why
+	@./.ci/nightly
 
 .PHONY: kube
 kube: $(KUBE)/etcd $(KUBE)/kube-apiserver ## build the real kube-apiserver and etcd for the tests, where they are missing
@@ -172,6 +205,10 @@ chart-test: chart-tools ## helm lint and unit tests, golden renders, Kubernetes'
 	CHARTS_REQUIRED=1 go test -count=1 ./charts
 	@cd $(CHART) && $(abspath $(HELM_DOCS)) --dry-run --sort-values-order file --log-level error | diff -u README.md - \
 	  || { echo "make chart-test: README.md is not made of values.yaml as it is: make chart-docs"; exit 1; }
+
+.PHONY: chart-mutants
+chart-mutants: chart-tools ## see each alert's cases fail where the alert is changed (minutes)
+	CHARTS_REQUIRED=1 go test -count=1 ./charts -run CasesFail -mutate
 
 IMAGES ?= localhost/eks-tenant-logs
 ACTIONLINT := $(TOOLS)/actionlint

@@ -7,9 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -217,12 +216,26 @@ func exists(s *fakeaws.Server, group, stream string) bool {
 	return false
 }
 
+// awsCLIs are the AWS CLIs to test with, one of each major version; those that are not there are said.
+// $AWSCLI_REQUIRED is a version that must be there.
+func awsCLIs(t *testing.T) []node.AWSCLI {
+	t.Helper()
+	clis, missing := node.AWSCLIs(t.Context())
+	for _, major := range missing {
+		require.NotEqual(t, os.Getenv("AWSCLI_REQUIRED"), strconv.Itoa(major), "$AWSCLI_REQUIRED: no working AWS CLI of this version")
+		t.Run(fmt.Sprint("version ", major), func(t *testing.T) {
+			t.Skipf("NOT tested with version %d of the AWS CLI: none in $AWSCLI or on PATH", major)
+		})
+	}
+	return clis
+}
+
 // What the plugin wrote is read back with the AWS CLI, so that plugin and stand-in are
 // not only of each other's opinion.
 func TestConfigurationReadBackWithTheAWSCLI(t *testing.T) {
-	program := node.FindAWSCLI(t.Context())
-	if program == "" {
-		t.Skip("no working awscli found ($AWSCLI, /usr/bin/aws, PATH); NOT tested here")
+	clis := awsCLIs(t)
+	if len(clis) == 0 {
+		t.Skip("no working AWS CLI found; NOT tested here")
 	}
 	onEngines(t, func(t *testing.T, e node.Engine) {
 		cw, s := standIn(t, fakeaws.Config{})
@@ -239,44 +252,45 @@ func TestConfigurationReadBackWithTheAWSCLI(t *testing.T) {
 		require.NoError(t, e.Ship(within(t, time.Minute), node.Run{
 			Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: newLog(t), Options: options(cw), Until: ready,
 		}))
-		aws := func(args ...string) []byte {
-			t.Helper()
-			c := exec.CommandContext(t.Context(), program, append([]string{"--endpoint-url", cw.Endpoint, "--output", "json", "logs"}, args...)...)
-			// To this CLI a variable that is empty is one that is set.
-			c.Env = slices.DeleteFunc(cw.Env(), func(v string) bool { return strings.HasSuffix(v, "=") })
-			c.Env = append(c.Env, "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "LC_ALL=C.UTF-8", "AWS_PAGER=")
-			var stdout, stderr bytes.Buffer
-			c.Stdout, c.Stderr = &stdout, &stderr
-			require.NoError(t, c.Run(), "aws %s: %s", strings.Join(args, " "), &stderr)
-			return stdout.Bytes()
+		for _, cli := range clis {
+			t.Run(fmt.Sprint("version ", cli.Major), func(t *testing.T) {
+				aws := func(args ...string) []byte {
+					t.Helper()
+					said, err := cli.Run(t.Context(), cw, t.TempDir(), args...)
+					require.NoError(t, err)
+					return []byte(said)
+				}
+				var described struct {
+					LogGroups []struct {
+						LogGroupName    string
+						RetentionInDays int
+					}
+				}
+				require.NoError(t, json.Unmarshal(aws("logs", "describe-log-groups", "--log-group-name-prefix", "/eks/"), &described))
+				require.Len(t, described.LogGroups, 7)
+				got := map[string]int{}
+				for _, g := range described.LogGroups {
+					require.Equal(t, 365, g.RetentionInDays, g.LogGroupName)
+					var filtered struct {
+						Events []struct{ Message, LogStreamName string }
+					}
+					tenant := strings.TrimPrefix(g.LogGroupName, "/eks/tenants/")
+					// A pattern, as a tenant would use it.
+					require.NoError(t, json.Unmarshal(aws("logs", "filter-log-events", "--log-group-name", g.LogGroupName,
+						"--filter-pattern", fmt.Sprintf(`{ $.kubernetes.namespace_name = "tenant-%s" }`, tenant)), &filtered))
+					for _, ev := range filtered.Events {
+						var m struct{ Log string }
+						require.NoError(t, json.Unmarshal([]byte(ev.Message), &m))
+						require.True(t, strings.HasPrefix(ev.LogStreamName, "tenant-"+tenant+"/"), ev.LogStreamName)
+						got[m.Log[strings.Index(m.Log, "#"):]]++
+					}
+				}
+				require.Equal(t, want, got)
+				if cli.Major >= 2 { // `logs tail` is version 2's
+					require.Equal(t, 60, bytes.Count(aws("logs", "tail", "/eks/tenants/t3", "--since", "1h"), []byte("#3.")))
+				}
+			})
 		}
-		var described struct {
-			LogGroups []struct {
-				LogGroupName    string
-				RetentionInDays int
-			}
-		}
-		require.NoError(t, json.Unmarshal(aws("describe-log-groups", "--log-group-name-prefix", "/eks/"), &described))
-		require.Len(t, described.LogGroups, 7)
-		got := map[string]int{}
-		for _, g := range described.LogGroups {
-			require.Equal(t, 365, g.RetentionInDays, g.LogGroupName)
-			var filtered struct {
-				Events []struct{ Message, LogStreamName string }
-			}
-			tenant := strings.TrimPrefix(g.LogGroupName, "/eks/tenants/")
-			// A pattern, as a tenant would use it.
-			require.NoError(t, json.Unmarshal(aws("filter-log-events", "--log-group-name", g.LogGroupName,
-				"--filter-pattern", fmt.Sprintf(`{ $.kubernetes.namespace_name = "tenant-%s" }`, tenant)), &filtered))
-			for _, ev := range filtered.Events {
-				var m struct{ Log string }
-				require.NoError(t, json.Unmarshal([]byte(ev.Message), &m))
-				require.True(t, strings.HasPrefix(ev.LogStreamName, "tenant-"+tenant+"/"), ev.LogStreamName)
-				got[m.Log[strings.Index(m.Log, "#"):]]++
-			}
-		}
-		require.Equal(t, want, got)
-		require.Equal(t, 60, bytes.Count(aws("tail", "/eks/tenants/t3", "--since", "1h"), []byte("#3.")))
 	})
 }
 

@@ -263,7 +263,7 @@ func TestTheHostIsRefusedAConfigurationThatCannotWork(t *testing.T) {
 			for i := 0; i < len(test.options); i += 2 {
 				properties[test.options[i]] = test.options[i+1]
 			}
-			env := []string{"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent"}
+			env := []string{"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null"}
 			_, err := startHost(t, host.Config{Env: env, Outputs: []host.Output{{Workers: 1, Properties: properties}}})
 			var start *host.StartError
 			require.ErrorAs(t, err, &start)
@@ -293,10 +293,10 @@ func TestTheHostGoesOnWhileNothingCanBeReached(t *testing.T) {
 			map[string]string{"endpoint": "https://logs.invalid"}, "logs.invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test.options["region"], test.options["retry_limit"], test.options["flush_timeout"] = "us-east-1", "no_limits", "1s"
+			test.options["region"], test.options["retry_limit"], test.options["flush_timeout"] = "us-east-1", "no_limits", "50s" // a call has 15 s
 			env := append([]string{
 				"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "AWS_SESSION_TOKEN=", "AWS_PROFILE=", "AWS_EC2_METADATA_DISABLED=true",
-				"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent", "AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_CONTAINER_CREDENTIALS_FULL_URI=",
+				"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_CONTAINER_CREDENTIALS_FULL_URI=",
 			}, test.env...)
 			h, err := startHost(t, host.Config{Env: env, Outputs: []host.Output{{Workers: 2, Properties: test.options}},
 				Grace: 100 * time.Millisecond, StorageDir: t.TempDir()})
@@ -309,7 +309,7 @@ func TestTheHostGoesOnWhileNothingCanBeReached(t *testing.T) {
 			told := 0
 			for _, l := range h.Logs() {
 				if strings.Contains(l.Text, "chunk not delivered") {
-					require.Contains(t, l.Text, test.want)
+					require.Contains(t, l.Text, test.want, "the line names the cause")
 					told++
 				}
 			}

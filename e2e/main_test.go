@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/host"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -59,6 +60,7 @@ func build(t *testing.T) {
 			args = append(args, "-race")
 		}
 		cmd := exec.Command("go", append(args, "github.com/eks-tenant-logs/eks-tenant-logs/plugin")...)
+		cmd.Env = append(environment.Machine(), "CGO_ENABLED=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("failed to build the plugin: %w\n%s", err, out)
 			return
@@ -79,7 +81,8 @@ func fluentBitWanted() string {
 	if os.Getenv("E2E_ENGINE") != "fluent-bit" {
 		return ""
 	}
-	return node.FindFluentBit()
+	bin, _ := node.FindFluentBit(context.Background()) // engines says why there is none
+	return bin
 }
 
 // engines are what the promises are tested through.
@@ -89,8 +92,8 @@ func engines(t *testing.T) []node.Engine {
 	if os.Getenv("E2E_ENGINE") != "fluent-bit" {
 		return []node.Engine{node.Host{Loader: built.loader}}
 	}
-	bin := node.FindFluentBit()
-	require.NotEmpty(t, bin, "E2E_ENGINE=fluent-bit, but there is none on PATH or in $FLUENT_BIT")
+	bin, err := node.FindFluentBit(t.Context())
+	require.NoError(t, err, "E2E_ENGINE=fluent-bit")
 	return []node.Engine{node.FluentBit{Binary: bin}}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -56,7 +57,7 @@ func builtCommand(t *testing.T) string {
 		}
 		command.binary = filepath.Join(command.dir, "tenantlogs")
 		cmd := exec.Command("go", "build", "-o", command.binary, "github.com/eks-tenant-logs/eks-tenant-logs/provisioner")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Env = append(environment.Machine(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			command.err = errors.New(string(out))
 		}

@@ -25,7 +25,7 @@ func runReplay(args ...string) (string, error) {
 func TestReplayRefusesWhatItCannotUseBeforeTheFirstCall(t *testing.T) {
 	t.Setenv("AWS_REGION", "")
 	t.Setenv("AWS_DEFAULT_REGION", "")
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	for name, test := range map[string]struct {
 		args []string

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fluentbit"
 )
 
@@ -39,7 +40,9 @@ func TestTheFluentBitOfTheImageIsOneThePluginTakes(t *testing.T) {
 func TestTheGoOfTheImageBuildsTheModule(t *testing.T) {
 	said, err := exec.Command("./go-version").Output()
 	require.NoError(t, err)
-	mod, err := exec.Command("go", "list", "-m", "-f", "{{.GoVersion}}").Output()
+	list := exec.Command("go", "list", "-m", "-f", "{{.GoVersion}}")
+	list.Env = environment.Machine()
+	mod, err := list.Output()
 	require.NoError(t, err)
 	goVersion, needed := strings.TrimSpace(string(said)), strings.TrimSpace(string(mod))
 	require.Regexp(t, `^\d+\.\d+\.\d+$`, goVersion)

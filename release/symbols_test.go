@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 )
 
 // oldestGLIBC is what the oldest image has that the plugin starts in: Fluent Bit 4.0.12 and 4.1.1
@@ -67,7 +69,7 @@ func TestPluginLoadsWithTheOldestGLIBC(t *testing.T) {
 			}
 			so := filepath.Join(t.TempDir(), "plugin.so")
 			cmd := exec.Command("go", "build", "-trimpath", "-buildmode=c-shared", "-o", so, "../plugin") //nolint:gosec // built for the test
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "GOARCH="+arch, "CC="+compiler)
+			cmd.Env = append(environment.Machine(), "CGO_ENABLED=1", "GOARCH="+arch, "CC="+compiler)
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s", out)
 

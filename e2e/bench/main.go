@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 )
 
@@ -57,9 +58,9 @@ func main() {
 func (s settings) wants(part string) bool { return len(s.only) == 0 || slices.Contains(s.only, part) }
 
 func run(ctx context.Context, s settings) error {
-	binary := node.FindFluentBit()
-	if binary == "" {
-		fmt.Println("make bench: no Fluent Bit found on PATH or in $FLUENT_BIT: the comparison was NOT run")
+	binary, err := node.FindFluentBit(ctx)
+	if err != nil {
+		fmt.Printf("make bench: %v: the comparison was NOT run\n", err)
 		return nil
 	}
 	others, err := peers(os.Getenv("PEERS"))
@@ -76,6 +77,7 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-buildmode=c-shared", "-o", b.plugin, "./plugin")
+	build.Env = environment.Machine()
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("failed to build the plugin: %w\n%s", err, text)
 	}

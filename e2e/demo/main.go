@@ -17,6 +17,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/host"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -51,14 +53,18 @@ var forgeries = []string{
 }
 
 func run() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-
 	fmt.Println("building the plugin ...")
-	plugin, err := build(ctx)
+	// However long it takes: with empty caches it downloads and compiles the AWS SDK.
+	plugin, err := build(context.Background())
 	if err != nil {
 		return err
 	}
+	loader, err := host.Build(context.Background(), filepath.Dir(plugin))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
 	began := time.Now()
 	dir, err := os.MkdirTemp("", "tenant-logs-demo-")
 	if err != nil {
@@ -91,12 +97,12 @@ func run() error {
 	want += len(forgeries)
 
 	var engine node.Engine
-	if bin := node.FindFluentBit(); bin != "" {
+	if bin, err := node.FindFluentBit(ctx); err == nil {
 		engine = node.FluentBit{Binary: bin}
 		fmt.Println("shipping with Fluent Bit:", bin)
 	} else {
-		engine = node.Host{}
-		fmt.Println("no Fluent Bit on PATH or in $FLUENT_BIT: shipping with the project's own host of Fluent Bit plugins")
+		engine = node.Host{Loader: loader}
+		fmt.Printf("%v: shipping with the project's own host of Fluent Bit plugins\n", err)
 	}
 	log, err := os.Create(filepath.Join(dir, "engine.log"))
 	if err != nil {
@@ -139,7 +145,7 @@ func build(ctx context.Context) (string, error) {
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildmode=c-shared", "-ldflags", "-s -w", "-o", out, "./plugin")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cmd.Env = append(environment.Machine(), "CGO_ENABLED=1")
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("failed to build the plugin (it needs gcc): %w", err)
 	}

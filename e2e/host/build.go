@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 )
 
 //go:embed loader/loader.c
@@ -58,7 +60,7 @@ func Build(ctx context.Context, dir string) (string, error) {
 func BuildPlugin(ctx context.Context, pkg, out string, flags ...string) error {
 	args := append([]string{"build", "-buildmode=c-shared", "-o", out}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cmd.Env = append(environment.Machine(), "CGO_ENABLED=1")
 	if err := run(cmd); err != nil {
 		return fmt.Errorf("failed to build plugin %s: %w", pkg, err)
 	}

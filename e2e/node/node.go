@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -192,36 +191,6 @@ type Engine interface {
 	Name() string
 	// Ship reads the node's files from their beginning until Until says so, and stops.
 	Ship(ctx context.Context, r Run) error
-}
-
-// FindFluentBit is the Fluent Bit named by $FLUENT_BIT, or on PATH; empty if none.
-func FindFluentBit() string {
-	if p := os.Getenv("FLUENT_BIT"); p != "" {
-		return p
-	}
-	p, err := exec.LookPath("fluent-bit")
-	if err != nil {
-		return ""
-	}
-	return p
-}
-
-// FindAWSCLI is a working AWS CLI: $AWSCLI, Debian's, or one on PATH; empty if there is
-// none. A name on PATH need not work: version managers leave shims.
-func FindAWSCLI(ctx context.Context) string {
-	candidates := []string{os.Getenv("AWSCLI"), "/usr/bin/aws", "/usr/local/bin/aws"}
-	if path, err := exec.LookPath("aws"); err == nil {
-		candidates = append(candidates, path)
-	}
-	for _, path := range candidates {
-		if path == "" {
-			continue
-		}
-		if out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput(); err == nil && strings.Contains(string(out), "aws-cli/") {
-			return path
-		}
-	}
-	return ""
 }
 
 // FreeAddress is a loopback address nobody listens on at the moment.

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
@@ -47,9 +48,9 @@ func main() {
 }
 
 func run(ctx context.Context, s settings) (err error) {
-	binary := node.FindFluentBit()
-	if binary == "" {
-		fmt.Println("make soak: no Fluent Bit found on PATH or in $FLUENT_BIT: nothing was run")
+	binary, err := node.FindFluentBit(ctx)
+	if err != nil {
+		fmt.Printf("make soak: %v: nothing was run\n", err)
 		return nil
 	}
 	dir, err := os.MkdirTemp("", "soak-")
@@ -59,6 +60,7 @@ func run(ctx context.Context, s settings) (err error) {
 	defer os.RemoveAll(dir)
 	plugin := filepath.Join(dir, "out_cloudwatch_tenants.so")
 	build := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-o", plugin, "./plugin")
+	build.Env = environment.Machine()
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("failed to build the plugin: %w\n%s", err, text)
 	}

@@ -62,7 +62,9 @@ func answers(kind string, attributes map[string]cty.Value) (map[string]cty.Value
 		for _, v := range attributes["program"].AsValueSlice() {
 			program = append(program, v.AsString())
 		}
-		out, err := exec.Command(program[0], program[1:]...).Output()
+		cmd := exec.Command(program[0], program[1:]...)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+		out, err := cmd.Output()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", strings.Join(program[3:], " "), err)
 		}
@@ -103,6 +105,7 @@ func load(t *testing.T, values map[string]cty.Value) map[string]cty.Value {
 func tell(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(dir, "tenantlogs"), append([]string{"policy", "--region", "us-gov-west-1", "--account", account, "--cluster", "prod"}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	return string(out)

@@ -313,6 +313,9 @@ func (p *process) flush(c *modelChunk) bool {
 		m.counts.down++
 	}
 	if err != nil {
+		if !namesCause(err) {
+			m.wrong = append(m.wrong, "a flush left without a cause: "+err.Error())
+		}
 		m.counts.retry++
 		return false
 	}

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -283,16 +282,6 @@ func (p *progress) turnedAway() error {
 		}
 	}
 	return p.err
-}
-
-// why is an error with the last failure beside it.
-func (p *progress) why(err error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err == nil || p.last == nil {
-		return err
-	}
-	return fmt.Errorf("%w; last: %w", err, p.last)
 }
 
 // look returns an event's time and message, the replaced one where there is one.

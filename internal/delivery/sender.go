@@ -419,7 +419,7 @@ func (s *sender) failed(b *batch, err error) {
 	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
 	switch e.Class {
 	case awsclient.ClassThrottled, awsclient.ClassRetryable, awsclient.ClassConflict:
-		s.d.stalls.struggled(s.target)
+		s.d.stalls.struggled(s.target, err)
 		switch e.Class {
 		case awsclient.ClassThrottled:
 			s.d.throttled.Add(1)
@@ -475,9 +475,9 @@ func (s *sender) ensure() *Error {
 	e := &Error{Target: s.target, Class: awsclient.Classify(err), Err: err}
 	switch e.Class {
 	case awsclient.ClassThrottled:
-		s.d.stalls.struggled(s.target)
+		s.d.stalls.struggled(s.target, err)
 	case awsclient.ClassRetryable:
-		s.d.stalls.struggled(s.target)
+		s.d.stalls.struggled(s.target, err)
 		s.d.stalls.failed(s.target, began, err)
 	}
 	s.d.breaker.failed(s.target, err)

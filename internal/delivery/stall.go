@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -94,10 +95,20 @@ type stalls struct {
 	failing map[groupKey]struct{} // groups that failed since anything worked
 	count   int                   // failures since then
 	since   time.Time             // when the first of them began
-	// left is closed when the endpoint goes down, or a trial of it fails: nobody is to
+	// why is how a group's last call failed, in words, since one of its calls worked.
+	why map[groupKey]string
+	// left is closed when the endpoint goes down, or a trial of it fails: no flush is to
 	// wait any longer.
-	left chan struct{}
+	left *leave
 }
+
+// leave tells the flushes that wait to leave, and why.
+type leave struct {
+	now chan struct{} // closed when they are to leave
+	err error         // ErrDown with its cause; set before now is closed, and not changed after
+}
+
+func newLeave() *leave { return &leave{now: make(chan struct{})} }
 
 // stall is a time of trouble.
 type stall struct {
@@ -110,7 +121,7 @@ type stall struct {
 
 func newStalls(log *slog.Logger, now func() time.Time) *stalls {
 	return &stalls{
-		log: log, now: now, groups: map[groupKey]*stall{}, said: map[groupKey]time.Time{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, waits: map[groupKey]*wait{}, left: make(chan struct{}),
+		log: log, now: now, groups: map[groupKey]*stall{}, said: map[groupKey]time.Time{}, took: map[groupKey]time.Time{}, failing: map[groupKey]struct{}{}, waits: map[groupKey]*wait{}, why: map[groupKey]string{}, left: newLeave(),
 		trial: func(n int) time.Duration {
 			d := min(time.Second<<min(n, 10), 5*time.Second)
 			return d/2 + rand.N(d/2)
@@ -134,9 +145,9 @@ func (s *stalls) turned(t Target, peek bool) (trial bool, err error) {
 	case !outage.due(now):
 		return false, fmt.Errorf("%w: %s", ErrDown, s.cause)
 	case !group.due(now):
-		return false, ErrStalled
+		return false, fmt.Errorf("%w: %s", ErrStalled, s.reason(t.key()))
 	case group == nil && s.waited(t.key()):
-		return false, errWaiting
+		return false, fmt.Errorf("%w: %s", errWaiting, s.reason(t.key()))
 	}
 	if !peek {
 		s.try(outage, now)
@@ -157,7 +168,7 @@ func (s *stalls) inTrouble(t Target) error {
 	case outage != nil:
 		return fmt.Errorf("%w: %s", ErrDown, s.cause)
 	case group != nil:
-		return ErrStalled
+		return fmt.Errorf("%w: %s", ErrStalled, s.reason(t.key()))
 	}
 	return nil
 }
@@ -197,8 +208,8 @@ func (s *stalls) everybodys(key groupKey) bool {
 	return failed || len(s.failing) >= downGroups
 }
 
-// leave is closed when a flush that begins now need not wait any longer.
-func (s *stalls) leave() <-chan struct{} {
+// leave tells a flush that begins now when it need not wait any longer.
+func (s *stalls) leave() *leave {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.left
@@ -224,10 +235,33 @@ func (s *stalls) alone(key groupKey) bool {
 }
 
 // struggled notes a call that failed for what may be gone soon: a throttled one, too.
-func (s *stalls) struggled(t Target) {
+func (s *stalls) struggled(t Target, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fails.note(t.key(), s.now())
+	key := t.key()
+	s.fails.note(key, s.now())
+	if len(s.why) >= maxStalled {
+		clear(s.why)
+	}
+	s.why[key] = awsclient.Brief(err)
+}
+
+// unanswered is the reason for a group of which no call has failed.
+const unanswered = "no call has been answered yet"
+
+// reason is why a group takes nothing, in words. The caller holds the lock.
+func (s *stalls) reason(key groupKey) string {
+	if why, ok := s.why[key]; ok {
+		return why
+	}
+	return unanswered
+}
+
+// because is an error with the reason for which a target's group takes nothing.
+func (s *stalls) because(err error, t Target) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Errorf("%w: %s", err, s.reason(t.key()))
 }
 
 // stays reports whether a flush is to wait on for a group that took nothing since it began:
@@ -289,6 +323,7 @@ func (s *stalls) succeeded(t Target, took time.Duration) {
 		s.forgot = now
 	}
 	s.took[key] = now
+	delete(s.why, key)
 	s.worked.note(key, now)
 	s.up()
 	s.served(t)
@@ -313,6 +348,7 @@ func (s *stalls) served(t Target) {
 func (s *stalls) answered(t Target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.why, t.key())
 	s.up()
 	s.served(t)
 	s.calm()
@@ -362,8 +398,9 @@ func (s *stalls) failed(t Target, began time.Time, err error) {
 			s.down(true)
 		}
 	}
-	close(s.left)
-	s.left = make(chan struct{})
+	s.left.err = fmt.Errorf("%w: %s", ErrDown, awsclient.Brief(err))
+	close(s.left.now)
+	s.left = newLeave()
 }
 
 // stall says that a stream took nothing since a flush began, and reports whether that is
@@ -398,7 +435,7 @@ func (s *stalls) say(t Target) bool {
 		clear(s.said)
 	}
 	s.said[key] = now
-	s.log.Error("a log group takes nothing although others do; its chunks go back to Fluent Bit at once, but for a trial from time to time", "group", t.Group)
+	s.log.Error("a log group takes nothing although others do; its chunks go back to Fluent Bit at once, but for a trial from time to time", "group", t.Group, "error", s.reason(key))
 	return true
 }
 
@@ -448,6 +485,7 @@ func (s *stalls) keep(used func(groupKey) bool) {
 			s.forget(key)
 		}
 	}
+	maps.DeleteFunc(s.why, func(key groupKey, _ string) bool { return !used(key) })
 }
 
 // worked is when calls last worked, for the last two groups apart.

@@ -62,7 +62,76 @@ func flush(d *Deliverer, n byte, to []Target) (time.Duration, error) {
 	defer cancel()
 	began := time.Now()
 	err := d.Deliver(ctx, Key{n}, numbered(5), to)
-	return time.Since(began), err
+	took := time.Since(began)
+	if err != nil && !namesCause(err) {
+		panic("no cause: " + err.Error())
+	}
+	return took, err
+}
+
+// namesCause reports whether an operator who reads a flush's error learns why: what the
+// plugin makes of a failure says nothing of the failure.
+func namesCause(err error) bool {
+	switch err.Error() {
+	case ErrDown.Error(), ErrStalled.Error(), ErrTimeout.Error(), errWaiting.Error():
+		return false
+	}
+	return true
+}
+
+var errRefused = errors.New("dial tcp: connection refused")
+
+// A flush whose own calls have not failed yet may be sent away because of others'. It says
+// what those failed of.
+func TestAFlushThatIsSentAwayNamesTheCause(t *testing.T) {
+	// outage makes CloudWatch out of reach by the calls of other groups.
+	outage := func(d *Deliverer) {
+		began := d.stalls.now()
+		time.Sleep(downAfter)
+		for _, tenant := range []string{"x", "y", "z"} {
+			d.stalls.failed(target(tenant)[0], began, errRefused)
+		}
+	}
+	for name, c := range map[string]struct {
+		answer  func(context.Context) error
+		trouble func(t *testing.T, d *Deliverer)
+		is      error
+		want    string
+	}{
+		"while it waits, CloudWatch goes out of reach": {hang, func(_ *testing.T, d *Deliverer) { go outage(d) }, ErrDown, "out of reach: dial tcp: connection refused"},
+		"CloudWatch is out of reach":                   {hang, func(_ *testing.T, d *Deliverer) { outage(d) }, ErrDown, "out of reach: dial tcp: connection refused"},
+		"its call has no answer":                       {hang, func(*testing.T, *Deliverer) {}, ErrTimeout, "flush_timeout: no call has been answered yet"},
+		"its stream backs off": {always(apiError("ThrottlingException")), func(t *testing.T, d *Deliverer) {
+			_, err := flush(d, 1, target("a"))
+			require.ErrorIs(t, err, ErrTimeout)
+		}, ErrTimeout, "flush_timeout: ThrottlingException"},
+		"another flush waits for the group": {always(apiError("ThrottlingException")), func(t *testing.T, d *Deliverer) {
+			everySecond(t, d)
+			time.Sleep(1500 * time.Millisecond)
+			go func() { _, _ = flush(d, 2, target("a")) }()
+			time.Sleep(800 * time.Millisecond) // another tenant's events arrived meanwhile
+		}, ErrStalled, "another flush waits for it: ThrottlingException"},
+		"the group is stalled": {always(apiError("ThrottlingException")), func(t *testing.T, d *Deliverer) {
+			everySecond(t, d)
+			_, err := flush(d, 2, target("a"))
+			require.ErrorIs(t, err, ErrStalled)
+		}, ErrStalled, "although others do: ThrottlingException"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := inTrouble(t)
+				x.set("/eks/tenants/a", c.answer)
+				d := closed(t, New(x, Config{Log: quiet, AttemptTimeout: time.Hour, Trial: func(int) time.Duration { return time.Hour },
+					Backoff: func(int) time.Duration { return 40 * time.Second }}))
+				c.trouble(t, d)
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				defer cancel()
+				err := d.Deliver(ctx, Key{1}, numbered(5), target("a"))
+				require.ErrorIs(t, err, c.is)
+				require.ErrorContains(t, err, c.want)
+			})
+		})
+	}
 }
 
 // everySecond delivers something of another tenant's until the test ends.
@@ -600,11 +669,11 @@ func TestHowLongAFlushWaitsFollowsWhatAnswersTake(t *testing.T) {
 		require.Equal(t, []time.Duration{test.first, test.second}, waits(patience), test)
 		require.Equal(t, []time.Duration{100 * time.Millisecond, 100 * time.Millisecond}, waits(100*time.Millisecond), test)
 	}
-	s.struggled(here[0])
+	s.struggled(here[0], errRefused)
 	require.Equal(t, []time.Duration{leastPatience, leastSecond}, waits(patience), "its own failures")
-	s.struggled(target("other")[0])
+	s.struggled(target("other")[0], errRefused)
 	require.Equal(t, []time.Duration{patience, patience}, waits(patience), "another fails as well")
-	s.struggled(here[0])
+	s.struggled(here[0], errRefused)
 	require.Equal(t, []time.Duration{patience, patience}, waits(patience), "both do")
 	now = now.Add(lately + time.Second)
 	require.Equal(t, []time.Duration{leastPatience, leastSecond}, waits(patience), "that was long ago")

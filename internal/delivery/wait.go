@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
@@ -15,11 +16,10 @@ type wait struct {
 	p       *progress
 	senders []*sender // by destination; nil for those that are sent nothing
 	began   time.Time
-	// leave is closed when CloudWatch goes out of reach, or a trial of it fails.
-	leave  <-chan struct{}
-	stays  []groupKey // groups for which it is the one that waits
-	trials []bool     // by destination
-	trial  bool       // any of them
+	leave   *leave
+	stays   []groupKey // groups for which it is the one that waits
+	trials  []bool     // by destination
+	trial   bool       // any of them
 }
 
 // turn asks which destinations' events had better not be sent now; nil where all may be.
@@ -58,6 +58,9 @@ func (w *wait) until(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		if done, err := w.p.outcome(ctx.Err() != nil); done {
+			if err == ErrTimeout { //nolint:errorlint // bare: no call of this flush has failed
+				return w.unanswered(err)
+			}
 			return err
 		}
 		if err := w.p.turnedAway(); err != nil {
@@ -66,8 +69,8 @@ func (w *wait) until(ctx context.Context) error {
 		select {
 		case <-w.p.changed:
 		case <-ctx.Done():
-		case <-w.leave:
-			return w.p.why(&Error{Class: awsclient.ClassRetryable, Err: ErrDown})
+		case <-w.leave.now:
+			return &Error{Class: awsclient.ClassRetryable, Err: w.leave.err}
 		case <-look.C:
 			if err := w.stalled(); err != nil {
 				return err
@@ -75,6 +78,17 @@ func (w *wait) until(ctx context.Context) error {
 			look.Reset(w.look(w.d.cfg.Now().Sub(w.began)))
 		}
 	}
+}
+
+// unanswered is a timeout's error with the reason for which the first group takes nothing
+// that has events open.
+func (w *wait) unanswered(err error) error {
+	for dest, open := range w.p.unfinished() {
+		if open && w.senders[dest] != nil {
+			return w.d.stalls.because(err, w.senders[dest].target)
+		}
+	}
+	return fmt.Errorf("%w: %w", err, errUnderWay)
 }
 
 // look is how long to wait until the next look at what takes nothing.
@@ -121,7 +135,7 @@ func (w *wait) stalled() error {
 				stays = true // this one's time is not over
 				continue
 			}
-			why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: errWaiting}
+			why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: w.d.stalls.because(errWaiting, s.target)}
 			continue
 		}
 		if s.isCreating() && w.d.stalls.othersWork(w.began) {
@@ -136,10 +150,10 @@ func (w *wait) stalled() error {
 		if !w.d.stalls.stall(s.target, w.began) {
 			return nil
 		}
-		why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: ErrStalled}
+		why = &Error{Target: s.target, Class: awsclient.ClassRetryable, Err: w.d.stalls.because(ErrStalled, s.target)}
 	}
 	if stays {
 		return nil
 	}
-	return w.p.why(why)
+	return why
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -46,34 +46,34 @@ func clientEnv(t *testing.T, extra ...string) []string {
 	}, extra...)
 }
 
-// findAWSCLI returns a working awscli, or skips the test.
-func findAWSCLI(t *testing.T) string {
-	t.Helper()
-	path := node.FindAWSCLI(t.Context())
-	if path == "" {
-		t.Skip("no working awscli found ($AWSCLI, /usr/bin/aws, /usr/local/bin/aws, PATH); it was NOT tried against the stand-in")
+// withAWSCLIs runs a test with a working awscli of each major version, against a server of its own; those that
+// are not there are said. $AWSCLI_REQUIRED is a version that must be there.
+func withAWSCLIs(t *testing.T, test func(t *testing.T, s *fakeaws.Server, major int, run func(args ...string) string)) {
+	clis, missing := node.AWSCLIs(t.Context())
+	for _, major := range missing {
+		t.Run(fmt.Sprint("version ", major), func(t *testing.T) {
+			require.NotEqual(t, os.Getenv("AWSCLI_REQUIRED"), strconv.Itoa(major), "no working awscli of this version")
+			t.Skipf("version %d of the awscli was NOT tried against the stand-in: none in $AWSCLI or on PATH", major)
+		})
 	}
-	return path
+	for _, cli := range clis {
+		t.Run(fmt.Sprint("version ", cli.Major), func(t *testing.T) {
+			cw, s, err := node.StartStandIn(t.TempDir(), fakeaws.Config{})
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, s.Close()) })
+			test(t, s, cli.Major, func(args ...string) string {
+				t.Helper()
+				said, err := cli.Run(t.Context(), cw, t.TempDir(), args...)
+				require.NoError(t, err)
+				return said
+			})
+		})
+	}
 }
 
-// awsCLI starts a server and returns a way to run the awscli against it.
-func awsCLI(t *testing.T) (s *fakeaws.Server, run func(args ...string) string) {
-	t.Helper()
-	program := findAWSCLI(t)
-	s, base, caFile := startTLS(t)
-	return s, func(args ...string) string {
-		t.Helper()
-		c := exec.CommandContext(t.Context(), program, append([]string{"--endpoint-url", base.String(), "--output", "json"}, args...)...)
-		c.Env = clientEnv(t, "AWS_CA_BUNDLE="+caFile)
-		var stdout, stderr bytes.Buffer
-		c.Stdout, c.Stderr = &stdout, &stderr
-		require.NoError(t, c.Run(), "aws %s: %s", strings.Join(args, " "), &stderr)
-		return stdout.String()
-	}
-}
+func TestAWSCLI(t *testing.T) { withAWSCLIs(t, awsCLIOnLogs) }
 
-func TestAWSCLI(t *testing.T) {
-	s, run := awsCLI(t)
+func awsCLIOnLogs(t *testing.T, s *fakeaws.Server, major int, run func(args ...string) string) {
 	const group, stream, message = "/eks/tenants/acme", "tenant-acme/web-0/app", `{"level":"ERROR","log":"grüße"}`
 	run("logs", "create-log-group", "--log-group-name", group, "--tags", "eks-tenant-logs/tenant=acme")
 	run("logs", "put-retention-policy", "--log-group-name", group, "--retention-in-days", "365")
@@ -96,7 +96,9 @@ func TestAWSCLI(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(run("logs", "describe-log-groups", "--log-group-name-prefix", group)), &described))
 	require.Len(t, described.LogGroups, 1)
 	require.Equal(t, 365, described.LogGroups[0].RetentionInDays)
-	require.Contains(t, run("logs", "tail", group, "--since", "1h"), message)
+	if major >= 2 { // the command is version 2's
+		require.Contains(t, run("logs", "tail", group, "--since", "1h"), message)
+	}
 	require.Contains(t, run("logs", "describe-log-streams", "--log-group-name", group), stream)
 	require.Contains(t, run("logs", "get-log-events", "--log-group-name", group, "--log-stream-name", stream), "grüße")
 	require.Contains(t, run("sts", "get-caller-identity"), "123456789012")
@@ -105,8 +107,9 @@ func TestAWSCLI(t *testing.T) {
 	}
 }
 
-func TestAWSCLIOnIAM(t *testing.T) {
-	s, run := awsCLI(t)
+func TestAWSCLIOnIAM(t *testing.T) { withAWSCLIs(t, awsCLIOnIAM) }
+
+func awsCLIOnIAM(t *testing.T, s *fakeaws.Server, _ int, run func(args ...string) string) {
 	s.Account(home).AddCluster("c1")
 	run("iam", "create-role", "--role-name", "reader", "--path", "/eks-tenant-logs/", "--assume-role-policy-document", trustSelf, "--tags", "Key=eks-tenant-logs/tenant,Value=acme")
 	run("iam", "put-role-policy", "--role-name", "reader", "--policy-name", "p", "--policy-document", allowAll)
@@ -131,21 +134,11 @@ func TestAWSCLIOnIAM(t *testing.T) {
 	}
 }
 
-// findFluentBit returns Fluent Bit's binary, or skips the test.
-func findFluentBit(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv("FLUENT_BIT")
-	if path == "" {
-		var err error
-		if path, err = exec.LookPath("fluent-bit"); err != nil {
-			t.Skip("no fluent-bit in $FLUENT_BIT or PATH; its cloudwatch_logs output was NOT tried against the stand-in")
-		}
-	}
-	return path
-}
-
 func TestFluentBitCoreOutput(t *testing.T) {
-	program := findFluentBit(t)
+	program, err := node.FindFluentBit(t.Context())
+	if err != nil {
+		t.Skipf("%v; its cloudwatch_logs output was NOT tried against the stand-in", err)
+	}
 	s, base, caFile := startTLS(t)
 	const events = 20
 	const group, stream = "/eks/tenants/acme", "dummy"

@@ -59,8 +59,8 @@ func (a *testAccount) connect(t testing.TB) {
 	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", fakeaws.DefaultAccessKeyID)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", fakeaws.DefaultSecretAccessKey)
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
 	c, err := awsclient.New(context.Background(), awsclient.Config{Region: "us-east-1", Endpoint: a.url, STSEndpoint: a.url})
 	require.NoError(t, err)
 	a.logs = c
