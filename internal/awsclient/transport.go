@@ -62,7 +62,7 @@ func newHTTPClient(maxConns int) *awshttp.BuildableClient {
 				t.TLSClientConfig = &tls.Config{}
 			}
 			t.TLSClientConfig.MinVersion = tls.VersionTLS12
-			t.Proxy, t.OnProxyConnectResponse = proxy, proxyAnswered
+			t.Proxy, t.OnProxyConnectResponse = proxyOf(http.ProxyFromEnvironment), proxyAnswered
 			speakHTTP1(t)
 		})
 }
@@ -80,14 +80,20 @@ func speakHTTP1(t *http.Transport) {
 	t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 }
 
-// proxy is the environment's choice, except for what is on this machine's own link: the agent of EKS
-// Pod Identity, the metadata service of EC2 and ECS's credentials. A proxy can't reach those addresses,
-// and what is sent there, tokens among it, is for no other machine.
-func proxy(r *http.Request) (*url.URL, error) {
-	if ip, err := netip.ParseAddr(r.URL.Hostname()); err == nil && (ip.Unmap().IsLinkLocalUnicast() || ec2Services.Contains(ip)) {
-		return nil, nil
+// proxyOf is environment's choice, which is http.ProxyFromEnvironment, except for what is on this machine's
+// own link: the agent of EKS Pod Identity, the metadata service of EC2 and ECS's credentials. A proxy can't
+// reach those addresses, and what is sent there, tokens among it, is for no other machine.
+func proxyOf(environment func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(r *http.Request) (*url.URL, error) {
+		if ip, err := netip.ParseAddr(r.URL.Hostname()); err == nil && (ip.Unmap().IsLinkLocalUnicast() || ec2Services.Contains(ip)) {
+			return nil, nil
+		}
+		u, err := environment(r)
+		if err != nil { // it has the value in it, and a password in that
+			return nil, errors.New("HTTPS_PROXY or HTTP_PROXY is no proxy's address: write http://host:port, or http://user:password@host:port with %40 for @ and %2F for / in them")
+		}
+		return u, nil
 	}
-	return http.ProxyFromEnvironment(r)
 }
 
 // ec2Services are the addresses in IPv6 of what EC2 offers an instance: fd00:ec2::23 is the agent of

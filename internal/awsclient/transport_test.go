@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,10 +108,17 @@ func TestWhatIsOnTheLinkIsNotSentToAProxy(t *testing.T) {
 	} {
 		r, err := http.NewRequest(http.MethodGet, address, nil)
 		require.NoError(t, err)
-		u, err := newHTTPClient(0).GetTransport().Proxy(r)
+		through, err := newHTTPClient(0).GetTransport().Proxy(r)
 		require.NoError(t, err)
-		require.Equal(t, direct, u == nil, address)
+		require.Equal(t, direct, through == nil, address)
 	}
+	r, err := http.NewRequest(http.MethodGet, "https://logs.test", nil)
+	require.NoError(t, err)
+	_, err = proxyOf(func(*http.Request) (*url.URL, error) {
+		return nil, errors.New(`invalid proxy address "http://u:secret@h:x"`)
+	})(r)
+	require.ErrorContains(t, err, "write http://host:port")
+	require.NotContains(t, err.Error(), "secret")
 	// The SDK asks the agent with this client: with one of its own the token would be the proxy's.
 	var options config.LoadOptions
 	for _, set := range transportOptions(0) {
