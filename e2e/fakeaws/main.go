@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +42,9 @@ type options struct {
 	credentials                        []string
 	latency                            time.Duration
 	tls, allowUnknown, discard, debug  bool
-	enforce                            bool
+	enforce, closeConnections          bool
+	http2, minTLS, maxTLS              string
+	callsPerConnection                 int
 }
 
 // ready is the line that is printed, and written to the ready file, once requests are served.
@@ -76,6 +79,11 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	f.BoolVar(&o.allowUnknown, "allow-unknown-members", false, "ignore request members that AWS's model does not have, instead of refusing them")
 	f.BoolVar(&o.discard, "discard-messages", false, "count events without keeping them")
 	f.BoolVar(&o.enforce, "enforce", false, "allow a call only where its caller's IAM policies do")
+	f.StringVar(&o.http2, "http2", "off", "with --tls: off, on (beside HTTP/1.1, and preferred) or only")
+	f.StringVar(&o.minTLS, "tls-min", "1.2", "with --tls: the oldest version, 1.2 or 1.3")
+	f.StringVar(&o.maxTLS, "tls-max", "1.3", "with --tls: the newest version, 1.2 or 1.3")
+	f.BoolVar(&o.closeConnections, "close-connections", false, "answer each call with Connection: close, over HTTP/2 with GOAWAY")
+	f.IntVar(&o.callsPerConnection, "calls-per-connection", 0, "close a connection when a call arrives after so many, without carrying it out; 0: never")
 	f.BoolVar(&o.debug, "debug", false, "log each call to stderr")
 	return c
 }
@@ -89,6 +97,10 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		Region: o.region, AccountID: o.account, Partition: o.partition, Latency: o.latency,
 		Enforce: o.enforce, AllowUnknownMembers: o.allowUnknown, DiscardMessages: o.discard,
 		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+	}
+	cfg.CloseConnections, cfg.CallsPerConnection = o.closeConnections, o.callsPerConnection
+	if err := o.speak(&cfg); err != nil {
+		return err
 	}
 	for _, c := range o.credentials {
 		id, secret, ok := strings.Cut(c, ":")
@@ -136,6 +148,26 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	<-ctx.Done()
+	return nil
+}
+
+// speak sets the versions of HTTP and TLS.
+func (o options) speak(cfg *fakeaws.Config) error {
+	switch o.http2 {
+	case "off":
+	case "on":
+		cfg.Protocols.SetHTTP1(true)
+		cfg.Protocols.SetHTTP2(true)
+	case "only":
+		cfg.Protocols.SetHTTP2(true)
+	default:
+		return fmt.Errorf("--http2 is %q: off, on or only", o.http2)
+	}
+	versions := map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+	cfg.MinTLS, cfg.MaxTLS = versions[o.minTLS], versions[o.maxTLS]
+	if cfg.MinTLS == 0 || cfg.MaxTLS == 0 || cfg.MinTLS > cfg.MaxTLS {
+		return fmt.Errorf("--tls-min is %q and --tls-max %q: 1.2 or 1.3, and the first not above the second", o.minTLS, o.maxTLS)
+	}
 	return nil
 }
 

@@ -6,20 +6,18 @@ package awsclient
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -73,14 +71,6 @@ func controlBackoff(attempt int, _ error) (time.Duration, error) {
 	return most/4 + rand.N(most*3/4), nil
 }
 
-// controlConns is the room for calls other than PutLogEvents: a group must be
-// created even while every put hangs.
-const controlConns = 8
-
-// answerTimeout is how long an answer may take to begin. CloudWatch Logs answers in
-// well under a second; a connection that hangs must not hold its caller for ever.
-const answerTimeout = 20 * time.Second
-
 // Role is a role to be assumed. The zero value is nobody's: the identity one has.
 type Role struct{ ARN, ExternalID string }
 
@@ -97,27 +87,7 @@ type Client struct {
 // New builds a client. It makes no network call, except where the SDK must ask the
 // EC2 metadata service for nothing else being configured.
 func New(ctx context.Context, c Config) (*Client, error) {
-	httpClient := awshttp.NewBuildableClient().
-		WithDialerOptions(func(d *net.Dialer) { d.Timeout = 5 * time.Second }).
-		WithTransportOptions(func(t *http.Transport) {
-			t.TLSHandshakeTimeout = 5 * time.Second
-			t.ResponseHeaderTimeout = answerTimeout
-			t.MaxIdleConns = 0
-			if c.MaxConns > 0 {
-				t.MaxIdleConnsPerHost = c.MaxConns + controlConns
-				t.MaxConnsPerHost = c.MaxConns + controlConns
-			}
-			if t.TLSClientConfig == nil {
-				t.TLSClientConfig = &tls.Config{}
-			}
-			t.TLSClientConfig.MinVersion = tls.VersionTLS12
-			// One connection a call in flight: HTTP/2 would put them all on one.
-			t.ForceAttemptHTTP2 = false
-		})
-	opts := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(httpClient),
-		config.WithRetryer(Retryer),
-	}
+	opts := append(transportOptions(c.MaxConns), config.WithRetryer(Retryer))
 	if c.Region != "" {
 		opts = append(opts, config.WithRegion(c.Region))
 	}
@@ -248,7 +218,8 @@ type Rejected struct {
 // Put calls PutLogEvents once with a body that is already encoded; count is the
 // number of events in it. The body is not kept after Put returns.
 func (c *Client) Put(ctx context.Context, group, stream string, body Body, count int) (Rejected, error) {
-	out, err := c.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{
+	var connected atomic.Bool
+	out, err := c.PutLogEvents(noteConnected(ctx, &connected), &cloudwatchlogs.PutLogEventsInput{
 		LogGroupName:  &group,
 		LogStreamName: &stream,
 		LogEvents:     []types.InputLogEvent{},
@@ -259,6 +230,9 @@ func (c *Client) Put(ctx context.Context, group, stream string, body Body, count
 		})
 	})
 	if err != nil {
+		if !connected.Load() {
+			err = unsentError{err}
+		}
 		return Rejected{}, fmt.Errorf("failed to put %d events into stream %s of group %s: %w", count, stream, group, err)
 	}
 	var r Rejected

@@ -2,10 +2,8 @@ package awsclient
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -160,21 +158,16 @@ func Classify(err error) Class {
 	return ClassRetryable
 }
 
-// Unanswered reports whether a call that failed may have been carried out all the same: it
-// was sent, or may have been, and no answer came.
+// Unanswered reports whether a call of Client.Put that failed may have been carried out all the
+// same: it was sent, or may have been, and no answer came.
 func Unanswered(err error) bool {
 	var credentials *CredentialsError
 	var answer *smithyhttp.ResponseError
-	var dns *net.DNSError
-	var op *net.OpError
-	var certificate *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
+	var unsent unsentError
 	switch {
-	case err == nil, errors.As(err, &credentials), errors.As(err, &dns), errors.As(err, &certificate), errors.As(err, &record):
+	case err == nil, errors.As(err, &credentials), errors.As(err, &unsent):
 		return false
 	case errors.As(err, &answer) && answer.Response != nil && answer.HTTPStatusCode() != 0:
-		return false
-	case errors.As(err, &op) && op.Op == "dial":
 		return false
 	}
 	return true
@@ -189,6 +182,9 @@ type CredentialsError struct {
 }
 
 func (e *CredentialsError) Error() string {
+	if why := unreached(e.Err); why != "" && e.Role != "" { // STS did not answer: nothing is known of the role
+		return fmt.Sprintf("role %s can't be assumed: %s", e.Role, why)
+	}
 	if e.Role != "" {
 		return fmt.Sprintf("role %s can't be assumed: %s; check its trust policy and the external id", e.Role, Brief(e.Err))
 	}
@@ -200,8 +196,8 @@ func (e *CredentialsError) Class() Class { return ClassCredentials }
 
 func (e *CredentialsError) Unwrap() error { return e.Err }
 
-// Brief is err in a few words, for a log line: AWS's code and message without the
-// SDK's wrapping, or the network's own words.
+// Brief is err in one line, for a log: AWS's code and message without the SDK's wrapping, or
+// what is wrong between here and the peer and what mends it.
 func Brief(err error) string {
 	var credentials *CredentialsError
 	if errors.As(err, &credentials) {
@@ -214,9 +210,8 @@ func Brief(err error) string {
 		}
 		return api.ErrorCode() + ": " + api.ErrorMessage()
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Error()
+	if why := unreached(err); why != "" {
+		return why
 	}
 	return err.Error()
 }

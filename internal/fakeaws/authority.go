@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -23,8 +24,30 @@ type authority struct {
 	leaf tls.Certificate
 }
 
-func (a *authority) serverConfig() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{a.leaf}, MinVersion: tls.VersionTLS12}
+// tlsConfig is what StartTLS serves with.
+func (s *Server) tlsConfig(a *authority) *tls.Config {
+	c := &tls.Config{Certificates: []tls.Certificate{a.leaf}, MinVersion: s.cfg.MinTLS, MaxVersion: s.cfg.MaxTLS}
+	if !s.cfg.Protocols.HTTP1() {
+		// crypto/tls lets a client that offers http/1.1 alone pass where h2 alone is spoken.
+		refusing := c.Clone()
+		refusing.NextProtos = []string{"h2 alone"}
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(hello.SupportedProtos, "h2") {
+				return nil, nil
+			}
+			return refusing, nil
+		}
+	}
+	return c
+}
+
+// TLSConfig is what StartTLS serves with, its certificate in it: for servers that are to stand in another's place.
+func (s *Server) TLSConfig() (*tls.Config, error) {
+	a, err := s.authority()
+	if err != nil {
+		return nil, err
+	}
+	return s.tlsConfig(a), nil
 }
 
 // authority returns the server's authority, made when first asked for.
@@ -32,7 +55,7 @@ func (s *Server) authority() (*authority, error) {
 	s.httpMu.Lock()
 	defer s.httpMu.Unlock()
 	if s.ca == nil {
-		ca, err := newAuthority()
+		ca, err := newAuthority(s.cfg.Hosts, s.cfg.CertificateEnd)
 		if err != nil {
 			return nil, fmt.Errorf("make certificates: %w", err)
 		}
@@ -51,7 +74,7 @@ func (s *Server) CAPEM() ([]byte, error) {
 	return a.pem, nil
 }
 
-func newAuthority() (*authority, error) {
+func newAuthority(hosts []string, end time.Time) (*authority, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -78,13 +101,16 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
+	if end.IsZero() {
+		end = ca.NotAfter
+	}
 	leaf := &x509.Certificate{
 		SerialNumber:          big.NewInt(2),
 		Subject:               pkix.Name{CommonName: "localhost"},
-		DNSNames:              []string{"localhost"},
+		DNSNames:              append([]string{"localhost"}, hosts...),
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		NotBefore:             notBefore,
-		NotAfter:              ca.NotAfter,
+		NotAfter:              end,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},

@@ -3,6 +3,7 @@ package fakeaws
 import (
 	"bytes"
 	crand "crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,6 +70,20 @@ type Config struct {
 	RoleQuota int
 	// Intercept, if set, sees every authenticated call before it is carried out; see Server.SetIntercept.
 	Intercept func(Call) error
+	// Protocols are the versions of HTTP that are spoken. Over TLS, ALPN chooses among them, HTTP/2 first; over plain TCP there
+	// is HTTP/1.1 alone. Default: HTTP/1.1, as the endpoints of CloudWatch Logs. With HTTP/2 alone, a client whose offer lacks h2
+	// is refused by the TLS alert no_application_protocol.
+	Protocols http.Protocols
+	// MinTLS and MaxTLS limit the TLS versions of StartTLS, such as tls.VersionTLS13. Default: TLS 1.2 and later.
+	MinTLS, MaxTLS uint16
+	// Hosts are further names in the certificate of StartTLS, and CertificateEnd is when it expires; default in a month.
+	Hosts          []string
+	CertificateEnd time.Time
+	// CloseConnections says Connection: close in each answer, which over HTTP/2 is GOAWAY.
+	CloseConnections bool
+	// CallsPerConnection, if not 0, closes a connection of HTTP/1.1 when a call arrives that is one more, without carrying it
+	// out: as where a server gives an idle connection up while a client is sending on it.
+	CallsPerConnection int
 	// Logger gets one debug line a call, and an error for a panic. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -147,6 +162,8 @@ type Server struct {
 
 	stats stats
 
+	conns connections
+
 	httpMu sync.Mutex
 	http   []*http.Server
 	serve  sync.WaitGroup
@@ -167,6 +184,12 @@ func New(cfg Config) *Server {
 	}
 	if cfg.RoleQuota == 0 {
 		cfg.RoleQuota = maxRoles
+	}
+	if cfg.Protocols == (http.Protocols{}) {
+		cfg.Protocols.SetHTTP1(true)
+	}
+	if cfg.MinTLS == 0 {
+		cfg.MinTLS = tls.VersionTLS12
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -281,6 +304,13 @@ var (
 
 // serveAPI reads, checks, carries out and answers one call to AWS.
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
+	if !s.conns.begin(r, s.cfg.CallsPerConnection) {
+		s.stats.count("-", resultReset)
+		panic(http.ErrAbortHandler)
+	}
+	if s.cfg.CloseConnections {
+		w.Header().Set("Connection", "close")
+	}
 	requestID := newRequestID()
 	operation := "-"
 	var out any
@@ -526,9 +556,10 @@ func (s *Server) start(addr string, useTLS bool) (string, error) {
 		Handler:           s,
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		Protocols:         new(http.Protocols),
+		Protocols:         &s.cfg.Protocols,
+		ConnContext:       s.conns.opened,
+		ConnState:         s.conns.changed,
 	}
-	h.Protocols.SetHTTP1(true) // the endpoints of CloudWatch Logs speak nothing else
 	s.httpMu.Lock()
 	defer s.httpMu.Unlock()
 	if s.closed {
@@ -541,7 +572,7 @@ func (s *Server) start(addr string, useTLS bool) (string, error) {
 	serve := func() error { return h.Serve(counted) }
 	if useTLS {
 		u.Scheme = "https"
-		h.TLSConfig = ca.serverConfig()
+		h.TLSConfig = s.tlsConfig(ca)
 		serve = func() error { return h.ServeTLS(counted, "", "") }
 	}
 	s.serve.Go(func() {
@@ -564,30 +595,4 @@ func (s *Server) Close() error {
 	s.httpMu.Unlock()
 	s.serve.Wait()
 	return errors.Join(errs...)
-}
-
-// countingListener counts connections and the bytes that arrive on them, TLS included.
-type countingListener struct {
-	net.Listener
-	stats *stats
-}
-
-func (l *countingListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	l.stats.connections.Add(1)
-	return &countingConn{c, l.stats}, nil
-}
-
-type countingConn struct {
-	net.Conn
-	stats *stats
-}
-
-func (c *countingConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.stats.received.Add(int64(n))
-	return n, err
 }

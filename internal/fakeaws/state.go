@@ -21,7 +21,8 @@ const (
 
 // CallKey is what calls are counted by.
 type CallKey struct {
-	// Operation is AWS's name, or "-" for a request that names no operation of this server.
+	// Operation is AWS's name, or "-" for a request that names no operation of this server, or that was not read because its
+	// connection had ended.
 	Operation string
 	// Result is "OK", AWS's error code, "(connection reset)" or "(answer lost)".
 	Result string
