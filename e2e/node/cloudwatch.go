@@ -54,7 +54,7 @@ func (c *CloudWatch) Env() []string {
 	env := []string{
 		"AWS_ACCESS_KEY_ID=" + c.AccessKey, "AWS_SECRET_ACCESS_KEY=" + c.SecretKey, "AWS_SESSION_TOKEN=",
 		"AWS_REGION=" + c.Region, "AWS_EC2_METADATA_DISABLED=true", "AWS_PROFILE=", "NODE_NAME=node-1",
-		"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent",
+		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
 	}
 	if c.CAFile != "" {
 		env = append(env, "AWS_CA_BUNDLE="+c.CAFile)

@@ -164,13 +164,14 @@ func Classify(err error) Class {
 // was sent, or may have been, and no answer came.
 func Unanswered(err error) bool {
 	var credentials *CredentialsError
+	var refused *RefusedError
 	var answer *smithyhttp.ResponseError
 	var dns *net.DNSError
 	var op *net.OpError
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	switch {
-	case err == nil, errors.As(err, &credentials), errors.As(err, &dns), errors.As(err, &certificate), errors.As(err, &record):
+	case err == nil, errors.As(err, &credentials), errors.As(err, &refused), errors.As(err, &dns), errors.As(err, &certificate), errors.As(err, &record):
 		return false
 	case errors.As(err, &answer) && answer.Response != nil && answer.HTTPStatusCode() != 0:
 		return false

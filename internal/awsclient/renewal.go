@@ -43,6 +43,10 @@ const (
 	// mistimed is when a session is renewed that is past its expiry on arrival: this machine's
 	// clock is ahead, and only AWS can tell when the session has ended.
 	mistimed = 10 * time.Minute
+	// trialEvery is how often a call is made with credentials that AWS refuses and whose source has
+	// no others. What is not tried fails without a call: a refused call costs as much as another,
+	// its body included, and everything that a node holds would be sent again and again.
+	trialEvery = time.Second
 	// deniedGap is how long a session is not suspected again of having been revoked, because a
 	// call was denied. It doubles to maxDeniedGap: most denials are the policies'.
 	deniedGap    = time.Minute
@@ -126,12 +130,14 @@ type renewal struct {
 	trouble atomic.Bool  // it matters whether AWS accepts the present ones
 
 	mu       sync.Mutex
-	asking   chan struct{} // closed at the end of the attempt under way; nil without one
-	why      Cause         // that attempt's
-	asked    time.Time     // the end of the last attempt
-	gap      time.Duration // until the next
-	attempts int           // since credentials were last accepted
-	err      error         // the last attempt's
+	asking   chan struct{}          // closed at the end of the attempt under way; nil without one
+	why      Cause                  // that attempt's
+	asked    time.Time              // the end of the last attempt
+	gap      time.Duration          // until the next
+	attempts int                    // since credentials were last accepted
+	err      error                  // the last attempt's
+	answer   smithy.GenericAPIError // the last refusal
+	trial    time.Time              // the next call with refused credentials
 	denials  int
 	lastDeny time.Time // when a denial last led to an attempt
 }
@@ -175,7 +181,11 @@ func (r *renewal) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	case seen == replaced:
 		return r.want(ctx, r.begin(CauseChanged, now, seen))
 	case h.refused.Load():
-		return r.want(ctx, r.begin(CauseRefused, now, seen))
+		c, err := r.want(ctx, r.begin(CauseRefused, now, seen))
+		if err == nil && !r.try(now) {
+			err = r.refusal()
+		}
+		return c, err
 	case !h.renew.IsZero() && !now.Before(h.renew):
 		r.begin(CauseExpiring, now, seen)
 	}
@@ -192,6 +202,29 @@ func (r *renewal) want(ctx context.Context, done <-chan struct{}) (aws.Credentia
 		}
 	}
 	return r.cur.Load().Credentials, nil
+}
+
+// try says whether a call may be made: not with credentials that AWS refuses, but for a trial from
+// time to time.
+func (r *renewal) try(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.cur.Load(); !h.refused.Load() {
+		return true
+	}
+	if now.Before(r.trial) && r.trial.Sub(now) <= trialEvery {
+		return false
+	}
+	r.trial = now.Add(trialEvery)
+	return true
+}
+
+// refusal is the error of a call that is not made, for AWS refused the credentials before.
+func (r *renewal) refusal() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	answer := r.answer
+	return &RefusedError{Role: r.role, Source: r.source.name(), Remedy: r.source.remedy(), Err: &answer}
 }
 
 // need is want where there are none to fall back to.
@@ -234,14 +267,14 @@ func (r *renewal) look(now time.Time, every time.Duration) change {
 }
 
 // begin starts an attempt, and returns what is closed at its end: nil where the bound allows
-// none now. A source that changed is asked at once.
+// none now. A source that changed is asked at once, and denials have a bound of their own.
 func (r *renewal) begin(why Cause, now time.Time, seen change) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.asking != nil {
 		return r.asking
 	}
-	if seen != replaced && (seen != askable || r.err == nil) && !r.due(now) {
+	if free := seen == replaced || seen == askable && r.err != nil || why == CauseDenied; !free && !r.due(now) {
 		return nil
 	}
 	done := make(chan struct{})
@@ -335,7 +368,7 @@ func (r *renewal) accepted(key func() string) {
 // refused notes that AWS refused credentials. again says that the next call is signed with
 // others, or with what the source says then; renewed, that the source had been asked for the
 // refused ones because those before them were refused.
-func (r *renewal) refused(key string) (again, renewed bool) {
+func (r *renewal) refused(key string, answer smithy.APIError) (again, renewed bool) {
 	h := r.cur.Load()
 	switch {
 	case h == nil:
@@ -347,6 +380,7 @@ func (r *renewal) refused(key string) (again, renewed bool) {
 	defer r.mu.Unlock()
 	h.refused.Store(true)
 	r.trouble.Store(true)
+	r.answer = smithy.GenericAPIError{Code: answer.ErrorCode(), Message: answer.ErrorMessage(), Fault: answer.ErrorFault()}
 	now := r.now()
 	again = !r.source.fixed() && (r.asking != nil || r.due(now) || r.source.look() != unchanged)
 	if again {
@@ -376,7 +410,7 @@ func (r *renewal) denied(key string) (again bool) {
 	}
 	gap := min(deniedGap<<min(r.denials, 10), maxDeniedGap)
 	// Credentials that never worked are denied what they were never allowed.
-	due := (h.worked.Load() || now.Sub(h.got) >= deniedGap) && (r.lastDeny.IsZero() || now.Sub(r.lastDeny) >= gap) && r.asking == nil && r.due(now)
+	due := (h.worked.Load() || now.Sub(h.got) >= deniedGap) && (r.lastDeny.IsZero() || now.Sub(r.lastDeny) >= gap) && r.asking == nil
 	if due {
 		r.denials++
 		r.lastDeny = now
@@ -399,7 +433,7 @@ type RefusedError struct {
 	Again bool
 	// Renewed says that these had been asked for because those before were refused.
 	Renewed bool
-	// Err is AWS's answer.
+	// Err is AWS's answer: to this call, or, where it was not made because of that, to one before.
 	Err error
 }
 
@@ -464,7 +498,7 @@ func (r *renewal) answered(key func() string, err error) error {
 	e := &RefusedError{Role: r.role, Err: err}
 	switch class := codes[api.ErrorCode()]; {
 	case refusals[api.ErrorCode()] && !aboutTime(api.ErrorMessage()):
-		e.Again, e.Renewed = r.refused(key())
+		e.Again, e.Renewed = r.refused(key(), api)
 	case class == ClassDenied:
 		if e.Again = r.denied(key()); !e.Again {
 			return err

@@ -509,9 +509,39 @@ func TestSTSIsAskedSeldomWhileItsSessionsAreRefused(t *testing.T) {
 	require.LessOrEqual(t, n, 24, "two seconds, growing to a minute, less a quarter")
 	require.GreaterOrEqual(t, n, 8)
 	require.LessOrEqual(t, again, n)
-	require.Greater(t, renewed, 1000)
+	require.Greater(t, renewed, 500, "each that was made")
 	w.answer(nil)
+	w.pass(trialEvery)
 	require.NoError(t, w.put(c), "and what it hands out is tried all the same")
+}
+
+// What is refused is not sent again and again: a trial a second, and the rest fails at once.
+func TestRefusedCredentialsAreTriedOnceASecond(t *testing.T) {
+	w := rotation(t)
+	own, key, write := w.assuming()
+	require.NoError(t, w.put(own))
+	w.RetireKey(key.AccessKeyID)
+	calls := 0
+	for range 100 { // ten seconds
+		err := w.put(own)
+		require.Equal(t, ClassCredentials, Classify(err))
+		require.False(t, Unanswered(err))
+		require.Contains(t, Brief(err), "UnrecognizedClientException: The security token included in the request is invalid. (credentials of profile default in ")
+		w.pass(100 * time.Millisecond)
+	}
+	for k, n := range w.Calls() {
+		if k.Result == "UnrecognizedClientException" {
+			calls += n
+		}
+	}
+	t.Logf("%d calls of 100", calls)
+	require.LessOrEqual(t, calls, 20)
+	require.GreaterOrEqual(t, calls, 8)
+	write(profileText("default", w.user()))
+	w.pass(filesEvery)
+	for range 5 {
+		require.NoError(t, w.put(own))
+	}
 }
 
 // Most denials are the policies'. A session is suspected seldom.
