@@ -35,10 +35,12 @@ const (
 	askTimeout = time.Minute
 	// filesEvery is how often the files of a source are looked at, by stat.
 	filesEvery = time.Second
-	// renewBefore is how long before its expiry a session is renewed, in the background, and
-	// renewAgain is the least wait before the next attempt. AWS's own agents hand out the next
-	// session at least five minutes before the expiry of the last (EKS and EC2 user guides).
+	// renewBefore is how long before its expiry a session is renewed, in the background: AWS's
+	// agents hand out the next session at least five minutes before the expiry of the last (EKS
+	// and EC2 user guides). Of a short session it is one part in renewPart, for AssumeRole's 15
+	// minutes are asked for by many nodes. renewAgain is the least wait before the next attempt.
 	renewBefore = 5 * time.Minute
+	renewPart   = 5
 	renewAgain  = time.Minute
 	// mistimed is when a session is renewed that is past its expiry on arrival: this machine's
 	// clock is ahead, and only AWS can tell when the session has ended.
@@ -329,7 +331,8 @@ func (r *renewal) finish(why Cause, c aws.Credentials, err error) Renewal {
 	h := &held{Credentials: c, got: now, renewed: why == CauseRefused}
 	if c.CanExpire {
 		h.expires = c.Expires
-		h.renew = h.expires.Add(-renewBefore - rand.N(time.Minute))
+		before := max(min(renewBefore, c.Expires.Sub(now)/renewPart), 0)
+		h.renew = h.expires.Add(-before - rand.N(before/renewPart+1))
 		if least := now.Add(renewAgain); h.renew.Before(least) {
 			h.renew = least
 		}
