@@ -150,6 +150,9 @@ func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*ses
 		return nil, errors.New("--cluster is not given: roles are named after it")
 	}
 	f.aws.ExtraUserAgent = "tenantlogs"
+	if f.quiet != nil {
+		f.aws.Renewed = func(r awsclient.Renewal) { tellRenewal(f.quiet, r) }
+	}
 	client, err := awsclient.New(ctx, f.aws)
 	if err != nil {
 		return nil, err
@@ -191,6 +194,18 @@ func (f *installationFlags) start(ctx context.Context, cmd *cobra.Command) (*ses
 	}
 	s.Provisioner, err = provision.New(in, cloud, options)
 	return s, err
+}
+
+// tellRenewal tells of credentials that were renewed before their time, or could not be. How often
+// credentials are asked for is bounded.
+func tellRenewal(log *slog.Logger, r awsclient.Renewal) {
+	attrs := []any{"cause", string(r.Cause), "source", r.Source}
+	switch {
+	case r.Err != nil:
+		log.Warn("no AWS credentials could be had; those in use stay in use as long as AWS accepts them", append(attrs, "error", awsclient.Brief(r.Err))...)
+	case r.Other && r.Cause != awsclient.CauseExpiring:
+		log.Info("AWS credentials were renewed", attrs...)
+	}
 }
 
 // desired is the one place where the tenants come from: the tenants file, and what the flags

@@ -48,12 +48,13 @@ func (c *Client) Account(ctx context.Context) (account, arn string, err error) {
 
 func (c *Client) stsClient() *sts.Client {
 	return sts.NewFromConfig(c.cfg, func(o *sts.Options) {
+		o.HTTPSignerV4 = c.Signer()
 		if c.sts != "" {
 			o.BaseEndpoint = &c.sts
 		}
 	})
 }
 
-// Config is the SDK's configuration of these calls, for clients of other services. It must
-// not be changed.
+// Config is the SDK's configuration of these calls, for clients of other services, which also
+// want Signer. It must not be changed.
 func (c *Client) Config() aws.Config { return c.cfg }

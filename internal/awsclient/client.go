@@ -19,7 +19,6 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/smithy-go/middleware"
@@ -44,6 +43,11 @@ type Config struct {
 	// MaxConns bounds the connections to one host, but for a few more that are left to
 	// calls that create or describe something; 0 means no bound.
 	MaxConns int
+	// Now replaces the clock that expiries are compared with; nil means time.Now.
+	Now func() time.Time
+	// Renewed, if set, is told of each attempt to get credentials. It is called from many
+	// goroutines, and calls wait for it.
+	Renewed func(Renewal)
 }
 
 // sessionName is what CloudTrail shows for the calls made with RoleARN.
@@ -82,6 +86,7 @@ type Client struct {
 
 	cfg       aws.Config
 	logs, sts string // endpoints, as URLs; empty means AWS's
+	identity  *renewal
 }
 
 // New builds a client. It makes no network call, except where the SDK must ask the
@@ -116,7 +121,7 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if client.sts, err = EndpointURL(c.STSEndpoint); err != nil {
 		return nil, fmt.Errorf("sts_endpoint: %w", err)
 	}
-	client.cfg.Credentials = namedCredentials{cfg.Credentials, ""}
+	client.identify(newRenewal("", newChain(opts, cfg), c.Now, c.Renewed))
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
 }
 
@@ -135,40 +140,17 @@ func (fewAttempts) MaxAttempts() int { return 5 }
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.
 func (c *Client) As(role Role) *Client {
-	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts}
+	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts, identity: c.identity}
 	if role.ARN != "" {
-		as.cfg.Credentials = namedCredentials{aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.stsClient(), role.ARN, func(o *stscreds.AssumeRoleOptions) {
-			o.RoleSessionName = sessionName
-			if role.ExternalID != "" {
-				o.ExternalID = &role.ExternalID
-			}
-		})), role.ARN}
+		as.identify(c.assume(role))
 	}
 	as.Client = cloudwatchlogs.NewFromConfig(as.cfg, func(o *cloudwatchlogs.Options) {
+		o.HTTPSignerV4 = as.Signer()
 		if c.logs != "" {
 			o.BaseEndpoint = &c.logs
 		}
 	})
 	return as
-}
-
-// namedCredentials marks failures to find credentials, so that they are not taken
-// for failures of the call they were needed for.
-type namedCredentials struct {
-	aws.CredentialsProvider
-	role string
-}
-
-func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	if p.CredentialsProvider == nil {
-		return aws.Credentials{}, &CredentialsError{Err: errors.New("none configured")}
-	}
-	c, err := p.CredentialsProvider.Retrieve(ctx)
-	var named *CredentialsError
-	if err == nil || errors.As(err, &named) {
-		return c, err
-	}
-	return c, &CredentialsError{Role: p.role, Err: err}
 }
 
 // EndpointURL completes an endpoint given as host, host:port or URL. Empty stays

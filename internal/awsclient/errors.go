@@ -162,10 +162,11 @@ func Classify(err error) Class {
 // same: it was sent, or may have been, and no answer came.
 func Unanswered(err error) bool {
 	var credentials *CredentialsError
+	var refused *RefusedError
 	var answer *smithyhttp.ResponseError
 	var unsent unsentError
 	switch {
-	case err == nil, errors.As(err, &credentials), errors.As(err, &unsent):
+	case err == nil, errors.As(err, &credentials), errors.As(err, &refused), errors.As(err, &unsent):
 		return false
 	case errors.As(err, &answer) && answer.Response != nil && answer.HTTPStatusCode() != 0:
 		return false
@@ -178,7 +179,10 @@ func Unanswered(err error) bool {
 type CredentialsError struct {
 	// Role is the role's ARN; empty where the credentials to begin with are missing.
 	Role string
-	Err  error
+	// Source names where they would come from, and Remedy says what an operator can do. Both may
+	// be empty.
+	Source, Remedy string
+	Err            error
 }
 
 func (e *CredentialsError) Error() string {
@@ -188,7 +192,11 @@ func (e *CredentialsError) Error() string {
 	if e.Role != "" {
 		return fmt.Sprintf("role %s can't be assumed: %s; check its trust policy and the external id", e.Role, Brief(e.Err))
 	}
-	return fmt.Sprintf("no usable AWS credentials: %s; give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile", Brief(e.Err))
+	from, remedy := "", "give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile"
+	if e.Source != "" {
+		from, remedy = " from "+e.Source, e.Remedy
+	}
+	return fmt.Sprintf("no usable AWS credentials%s: %s; %s", from, Brief(e.Err), remedy)
 }
 
 // Class is ClassCredentials.
@@ -202,6 +210,10 @@ func Brief(err error) string {
 	var credentials *CredentialsError
 	if errors.As(err, &credentials) {
 		return credentials.Error()
+	}
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return refused.Error()
 	}
 	var api smithy.APIError
 	if errors.As(err, &api) {

@@ -182,6 +182,14 @@ func fault(t Target, err error) (reason string, own bool) {
 		}
 		return "", false
 	}
+	var refused *awsclient.RefusedError
+	if errors.As(err, &refused) {
+		// STS hands out sessions of the tenant's role that AWS refuses.
+		if t.Role.ARN != "" && refused.Role == t.Role.ARN && refused.Renewed {
+			return "role", true
+		}
+		return "", false
+	}
 	switch awsclient.Classify(err) {
 	case awsclient.ClassDenied:
 		return "denied", t.Role.ARN != ""

@@ -217,6 +217,31 @@ func TestEventsOfTheSameTimeKeepTheirOrder(t *testing.T) {
 	}
 }
 
+// A call that was refused for credentials that have been replaced is made again while its flush
+// waits; one whose credentials are all there is gives its chunk back.
+func TestACallRefusedForItsCredentialsIsMadeAgainWithOthers(t *testing.T) {
+	for again, calls := range map[bool]int{true: 2, false: 1} {
+		l := &logsFunc{t: t}
+		made := 0
+		l.answer = func(context.Context, put) (awsclient.Rejected, error) {
+			if made++; made == 1 {
+				return awsclient.Rejected{}, &awsclient.RefusedError{Again: again, Err: apiError("ExpiredTokenException")}
+			}
+			return awsclient.Rejected{}, nil
+		}
+		d := closed(t, New(l, Config{Log: quiet, Backoff: soon}))
+		err := d.Deliver(context.Background(), Key{}, numbered(3), here)
+		if again {
+			require.NoError(t, err)
+		} else {
+			var e *Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, awsclient.ClassCredentials, e.Class)
+		}
+		require.Equal(t, calls, made)
+	}
+}
+
 // waits until n runs of events wait for the stream.
 func waits(t *testing.T, d *Deliverer, n int) {
 	t.Helper()

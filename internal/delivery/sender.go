@@ -436,6 +436,18 @@ func (s *sender) failed(b *batch, err error) {
 	case awsclient.ClassInvalid:
 		s.d.stalls.answered(s.target)
 		s.invalid(b, e)
+	case awsclient.ClassCredentials:
+		var refused *awsclient.RefusedError
+		if errors.As(err, &refused) && refused.Again {
+			// Nothing was taken, and the next call is signed with what the source says then.
+			s.requeue(b, e, 0, func() {
+				s.failures++
+				s.notBefore = s.d.cfg.Now().Add(s.d.cfg.Backoff(s.failures))
+			})
+			return
+		}
+		s.d.breaker.failed(s.target, err)
+		s.drop(b, e)
 	default:
 		var credentials *awsclient.CredentialsError
 		if e.Class == awsclient.ClassDenied && !errors.As(err, &credentials) {

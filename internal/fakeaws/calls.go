@@ -25,6 +25,9 @@ func (s *Server) carryOut(in serviceRequest, caller identity, service, action st
 	if caller.arn != "" {
 		a = s.account(accountOf(caller.arn))
 	}
+	if err := revoked(caller, service+":"+action); err != nil {
+		return nil, false, err
+	}
 	if err := a.authorize(caller, service+":"+action, in.asks(a)); err != nil {
 		return nil, false, err
 	}

@@ -30,6 +30,7 @@ type principal struct {
 	transitive []string          // keys of tags that go on to further sessions
 	federated  string            // the provider of a web identity
 	issued     time.Time
+	revoked    bool // see RevokeSessions
 }
 
 // credential is a key the server knows.

@@ -152,13 +152,13 @@ type Server struct {
 	intercept atomic.Pointer[func(Call) error]
 	delay     atomic.Int64 // SetPolicyDelay's
 
-	authMu  sync.RWMutex
+	authMu  sync.RWMutex // guards what is known of callers: keys, sessions, the key of tokens
 	creds   map[string]credential
 	assumed []AssumedRole
 	used    map[string]map[string]bool // by role, what its sessions were allowed
 
 	documents sync.Map // text of a policy that was checked → *iampolicy.Document
-	tokenKey  []byte   // signs web identity tokens
+	tokenKey  []byte   // signs web identity tokens; replaced, never changed
 
 	stats stats
 
@@ -431,6 +431,9 @@ func (s *Server) call(r *http.Request, operation string, decodeBody func([]byte,
 	}
 	acct := s.logsAccount(caller)
 	call.LogGroup, call.LogStream = in.target(acct)
+	if apiErr = revoked(caller, "logs:"+operation); apiErr != nil {
+		return nil, false, apiErr
+	}
 	if s.cfg.Enforce {
 		if apiErr = acct.authorize(caller, "logs:"+operation, acct.asksLogs(operation, call.LogGroup, call.LogStream, in)); apiErr != nil {
 			return nil, false, apiErr

@@ -31,7 +31,10 @@ func (s *Server) WebIdentityToken(issuer, subject, audience string, life time.Du
 }
 
 func (s *Server) tokenMAC(signed string) []byte {
-	mac := hmac.New(sha256.New, s.tokenKey)
+	s.authMu.RLock()
+	key := s.tokenKey
+	s.authMu.RUnlock()
+	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(signed))
 	return mac.Sum(nil)
 }

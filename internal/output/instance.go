@@ -105,16 +105,20 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if err != nil {
 		return nil, err
 	}
+	i := &Instance{env: env, again: telemetry.NewLimiter(time.Minute, env.Now), held: newHeld(opts.HoldBudget)}
+	if env.Metrics != nil {
+		i.metrics = env.Metrics.Output(env.Name)
+	}
 	client, err := awsclient.New(ctx, awsclient.Config{
 		Region: opts.Region, Endpoint: opts.Endpoint, STSEndpoint: opts.STSEndpoint, UseFIPS: opts.UseFIPS,
 		Profile: opts.Profile, RoleARN: opts.RoleARN, ExternalID: opts.ExternalID, ExtraUserAgent: opts.ExtraUserAgent,
-		MaxConns: opts.MaxInFlight,
+		MaxConns: opts.MaxInFlight, Now: env.Now, Renewed: i.renewed,
 	})
 	if err != nil {
 		return nil, err
 	}
 	opts.Region = client.Region
-	i := &Instance{opts: opts, env: env, again: telemetry.NewLimiter(time.Minute, env.Now), held: newHeld(opts.HoldBudget)}
+	i.opts = opts
 	v, err := newView(&i.opts, router, host)
 	if err != nil {
 		return nil, err
@@ -125,9 +129,6 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		}
 	}
 	i.view.Store(v)
-	if env.Metrics != nil {
-		i.metrics = env.Metrics.Output(env.Name)
-	}
 	i.metrics.Tenants(registry.Generation, len(registry.Tenants()))
 	i.accounts = newAccounts(client, opts, env, i.metrics)
 	i.queue = delivery.New(logs{i}, delivery.Config{

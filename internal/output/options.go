@@ -169,7 +169,7 @@ var specs = []spec{
 		"FIPS 140 endpoints. Not together with `endpoint`. In GovCloud the plain host is the FIPS one.",
 		boolean(func(o *Options) *bool { return &o.UseFIPS })},
 	{"profile", "", "a profile of the shared AWS configuration",
-		"A profile of the shared AWS configuration files.",
+		"A profile of the shared AWS configuration files, which are read again when they change.",
 		text(func(o *Options) *string { return &o.Profile })},
 	{"role_arn", "", "arn:<partition>:iam::<account>:role/<name>",
 		"A role to assume for all calls.",

@@ -33,6 +33,7 @@ type Metrics struct {
 	records, recordBytes, changes    *prometheus.CounterVec
 	discarded, unanswered            *prometheus.CounterVec
 	flushes, puts, wire              *prometheus.CounterVec
+	renewals                         *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
 	lastArrival                      *prometheus.GaugeVec
@@ -70,6 +71,7 @@ func NewMetrics() *Metrics {
 	m.flushes = counter("flushes_total", "Chunks Fluent Bit handed over, by the answer: ok, or retry, where Fluent Bit keeps the chunk.", "result")
 	m.puts = counter("put_requests_total", "PutLogEvents calls by the class of their answer.", "class")
 	m.wire = counter("put_wire_bytes_total", "Bytes of request bodies as sent, compressed where they were.")
+	m.renewals = counter("credential_renewals_total", "Attempts to get AWS credentials from their source, by what made them necessary and whether any were had.", "cause", "result")
 	m.duration = histogram("put_duration_seconds", "How long PutLogEvents calls took.", prometheus.ExponentialBuckets(0.005, 2, 13))
 	m.fill = histogram("batch_fill_ratio", "How full PutLogEvents calls were, of 1,048,576 bytes.", []float64{0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1})
 	m.lastSuccess = gauge("last_success_timestamp_seconds", "When CloudWatch last accepted events of the tenant.", "tenant")
@@ -266,6 +268,18 @@ func (o *Output) Flush(result string) {
 	if o != nil {
 		o.m.flushes.WithLabelValues(o.name, result).Inc()
 	}
+}
+
+// Renewal counts one attempt to get AWS credentials.
+func (o *Output) Renewal(cause string, ok bool) {
+	if o == nil {
+		return
+	}
+	result := "ok"
+	if !ok {
+		result = "failed"
+	}
+	o.m.renewals.WithLabelValues(o.name, cause, result).Inc()
 }
 
 // Arrived notes that Fluent Bit brought a chunk of a tenant. Beside Put it tells a tenant

@@ -2,11 +2,19 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"testing"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eks"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
 func TestEndpointsOfTheOtherServicesAreCheckedLikeTheFirst(t *testing.T) {
@@ -21,5 +29,71 @@ func TestEndpointsOfTheOtherServicesAreCheckedLikeTheFirst(t *testing.T) {
 		require.ErrorContains(t, build("http://example.com"), name+" endpoint: ", name)
 		require.NoError(t, build("http://127.0.0.1:1"), name)
 		require.NoError(t, build(""), name)
+	}
+}
+
+// Keys that were rotated fail no call of any service, and neither does a session that ended early.
+func TestRotatedCredentialsAreReadAgainForEachService(t *testing.T) {
+	s := fakeaws.New(fakeaws.Config{})
+	url, err := s.Start("")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	s.Account("123456789012").AddCluster("c1")
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	file := t.TempDir() + "/credentials"
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
+	write := func(c fakeaws.Credentials) {
+		require.NoError(t, os.WriteFile(file+".new", fmt.Appendf(nil, "[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n", c.AccessKeyID, c.SecretAccessKey), 0o600))
+		require.NoError(t, os.Rename(file+".new", file))
+	}
+	const role = "arn:aws:iam::123456789012:role/provisioner"
+	for _, assume := range []string{"", role} {
+		for service, call := range map[string]func(*testing.T, *awsclient.Client) error{
+			"iam": func(t *testing.T, c *awsclient.Client) error {
+				api, err := NewIAM(c, url)
+				require.NoError(t, err)
+				_, err = api.ListRoles(t.Context(), &iam.ListRolesInput{})
+				return err
+			},
+			"kms": func(t *testing.T, c *awsclient.Client) error {
+				api, err := NewKMS(c, url)
+				require.NoError(t, err)
+				_, err = api.ListAliases(t.Context(), &kms.ListAliasesInput{})
+				return err
+			},
+			"eks": func(t *testing.T, c *awsclient.Client) error {
+				api, err := NewEKS(c, url)
+				require.NoError(t, err)
+				_, err = api.ListPodIdentityAssociations(t.Context(), &eks.ListPodIdentityAssociationsInput{ClusterName: aws.String("c1")})
+				return err
+			},
+			"sts": func(t *testing.T, c *awsclient.Client) error {
+				_, _, err := c.Account(t.Context())
+				return err
+			},
+		} {
+			t.Run(service+assume, func(t *testing.T) {
+				key, err := s.Account("123456789012").AddUser("agent")
+				require.NoError(t, err)
+				write(key)
+				c, err := awsclient.New(t.Context(), awsclient.Config{Region: "us-east-1", Endpoint: url, STSEndpoint: url, RoleARN: assume})
+				require.NoError(t, err)
+				require.NoError(t, call(t, c))
+				next, err := s.RotateKey(key.AccessKeyID)
+				require.NoError(t, err)
+				write(next)
+				s.RetireKey(key.AccessKeyID)
+				if assume == "" {
+					require.NoError(t, call(t, c))
+					return
+				}
+				// A session's end needs STS, which is asked a while after the last time at most.
+				require.NotZero(t, s.ExpireSessions(role))
+				require.Eventually(t, func() bool { return call(t, c) == nil }, time.Minute, 10*time.Millisecond)
+			})
+		}
 	}
 }
