@@ -47,11 +47,7 @@ func (c *Client) Account(ctx context.Context) (account, arn string, err error) {
 }
 
 func (c *Client) stsClient() *sts.Client {
-	return sts.NewFromConfig(c.cfg, func(o *sts.Options) {
-		if c.sts != "" {
-			o.BaseEndpoint = &c.sts
-		}
-	})
+	return sts.NewFromConfig(c.cfg, func(o *sts.Options) { o.BaseEndpoint = c.sts.Base() })
 }
 
 // Config is the SDK's configuration of these calls, for clients of other services. It must

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
@@ -35,8 +36,10 @@ type Config struct {
 	// Endpoint and STSEndpoint replace AWS's own hosts: a host, host:port or URL;
 	// https where no scheme is given.
 	Endpoint, STSEndpoint string
-	// UseFIPS asks for FIPS 140 endpoints. It excludes Endpoint.
-	UseFIPS bool
+	// UseFIPS asks for FIPS 140 endpoints, and UseDualStack for those that have IPv6 addresses
+	// too. Each excludes Endpoint and STSEndpoint. False leaves it to the environment and the
+	// profile.
+	UseFIPS, UseDualStack bool
 	// Profile is a profile of the shared configuration files.
 	Profile string
 	// RoleARN is assumed on top of the credentials found, with ExternalID if set.
@@ -90,8 +93,11 @@ type Client struct {
 	// Region is the region the calls go to.
 	Region string
 
-	cfg       aws.Config
-	logs, sts string // endpoints, as URLs; empty means AWS's
+	cfg             aws.Config
+	logs, sts       Endpoint
+	fips, dualStack bool // in force
+	origins         *origins
+	inForce         *endpointsInForce
 }
 
 // New builds a client. It makes no network call, except where the SDK must ask the
@@ -113,10 +119,14 @@ func New(ctx context.Context, c Config) (*Client, error) {
 			t.TLSClientConfig.MinVersion = tls.VersionTLS12
 			// One connection a call in flight: HTTP/2 would put them all on one.
 			t.ForceAttemptHTTP2 = false
+			t.Proxy = proxyFor
 		})
 	opts := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(httpClient),
 		config.WithRetryer(Retryer),
+		config.WithAPIOptions([]func(*middleware.Stack) error{noCleartext}),
+		// Left to itself, this provider has a client of its own, with the environment's proxy.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = httpClient }),
 	}
 	if c.Region != "" {
 		opts = append(opts, config.WithRegion(c.Region))
@@ -126,6 +136,9 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	}
 	if c.UseFIPS {
 		opts = append(opts, config.WithUseFIPSEndpoint(aws.FIPSEndpointStateEnabled))
+	}
+	if c.UseDualStack {
+		opts = append(opts, config.WithUseDualStackEndpoint(aws.DualStackEndpointStateEnabled))
 	}
 	if c.ExtraUserAgent != "" {
 		opts = append(opts, config.WithAPIOptions([]func(*middleware.Stack) error{
@@ -139,12 +152,12 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("region is not set: set the option region, or AWS_REGION in the environment")
 	}
-	client := &Client{Region: cfg.Region, cfg: cfg}
-	if client.logs, err = EndpointURL(c.Endpoint); err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
+	if pseudoRegion(cfg.Region) {
+		return nil, fmt.Errorf("region %s is a pseudo-region, another name for FIPS endpoints: give the region itself, and use_fips", cfg.Region)
 	}
-	if client.sts, err = EndpointURL(c.STSEndpoint); err != nil {
-		return nil, fmt.Errorf("sts_endpoint: %w", err)
+	client := &Client{Region: cfg.Region, cfg: cfg, origins: newOrigins(c, cfg), inForce: &endpointsInForce{}}
+	if err := client.resolveEndpoints(ctx, c.Endpoint, c.STSEndpoint); err != nil {
+		return nil, err
 	}
 	client.cfg.Credentials = namedCredentials{cfg.Credentials, ""}
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
@@ -165,7 +178,7 @@ func (fewAttempts) MaxAttempts() int { return 5 }
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.
 func (c *Client) As(role Role) *Client {
-	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts}
+	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts, fips: c.fips, dualStack: c.dualStack, origins: c.origins, inForce: c.inForce}
 	if role.ARN != "" {
 		as.cfg.Credentials = namedCredentials{aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.stsClient(), role.ARN, func(o *stscreds.AssumeRoleOptions) {
 			o.RoleSessionName = sessionName
@@ -174,11 +187,7 @@ func (c *Client) As(role Role) *Client {
 			}
 		})), role.ARN}
 	}
-	as.Client = cloudwatchlogs.NewFromConfig(as.cfg, func(o *cloudwatchlogs.Options) {
-		if c.logs != "" {
-			o.BaseEndpoint = &c.logs
-		}
-	})
+	as.Client = cloudwatchlogs.NewFromConfig(as.cfg, func(o *cloudwatchlogs.Options) { o.BaseEndpoint = c.logs.Base() })
 	return as
 }
 
