@@ -11,7 +11,7 @@ import (
 )
 
 func TestEndpointsOfTheOtherServicesAreCheckedLikeTheFirst(t *testing.T) {
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	c, err := awsclient.New(context.Background(), awsclient.Config{Region: "us-east-1"})
 	require.NoError(t, err)
 	for name, build := range map[string]func(string) error{
@@ -52,7 +52,7 @@ func TestEndpointsOfTheOtherServicesAreJudgedWhateverTheirSource(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+			t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 			variable := "AWS_ENDPOINT_URL_" + map[string]string{"iam": "IAM", "kms": "KMS", "eks": "EKS"}[name]
 			for _, cfg := range []awsclient.Config{{Region: "us-east-1"}, {Region: "us-east-1", UseFIPS: true}, {Region: "us-east-1", UseDualStack: true}} {
 				c, err := awsclient.New(context.Background(), cfg)
@@ -80,7 +80,7 @@ func TestEndpointsOfTheOtherServicesAreJudgedWhateverTheirSource(t *testing.T) {
 // The hosts that the provisioner speaks to, as the SDK's resolvers have them: kinds of
 // endpoints by partition.
 func TestHostsOfTheOtherServices(t *testing.T) {
-	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
+	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
 	for region, kinds := range map[string]map[[2]bool][3]string{ // FIPS, dual-stack: IAM, KMS, EKS
 		"us-east-1": {
 			{false, false}: {"iam.amazonaws.com", "kms.us-east-1.amazonaws.com", "eks.us-east-1.amazonaws.com"},
