@@ -83,6 +83,7 @@ Exit code 0: the line is where it belongs; 1: it is not, or elsewhere too; 2: it
 	fs.StringVar(&cfg.Endpoint, "endpoint", "", "replaces AWS's host for CloudWatch Logs")
 	fs.StringVar(&cfg.STSEndpoint, "sts-endpoint", "", "replaces AWS's host for STS")
 	fs.BoolVar(&cfg.UseFIPS, "use-fips", false, "use FIPS 140 endpoints")
+	fs.BoolVar(&cfg.UseDualStack, "use-dual-stack", false, "use endpoints that have IPv6 addresses too")
 	fs.StringVar(&cfg.RoleARN, "role-arn", "", "a role to assume for all calls")
 	fs.StringSliceVar(&elsewhere, "elsewhere", nil, "a further log group in which the line must not be; may be given again")
 	fs.DurationVar(&wait, "wait", 3*time.Minute, "how long the line may take")

@@ -56,8 +56,8 @@ for the nodes is published as ConfigMap <release>-registry. Of several, one lead
 			if err != nil {
 				return err
 			}
-			cfg.Log.Info("starting", "release", cfg.Release, "namespace", cfg.Namespace, "tenant_source", cfg.Mode.String(), "exceptions", cfg.ExceptionsFile+cfg.ExceptionsConfigMap,
-				"reserved", strings.Join(cfg.Reserved, " "), "resync", cfg.Resync.String())
+			cfg.Log.With("release", cfg.Release, "namespace", cfg.Namespace, "tenant_source", cfg.Mode.String(), "exceptions", cfg.ExceptionsFile+cfg.ExceptionsConfigMap,
+				"reserved", strings.Join(cfg.Reserved, " "), "resync", cfg.Resync.String()).LogAttrs(ctx, slog.LevelInfo, "starting", s.client.InForce()...)
 			return controller.Run(ctx, cluster, cfg, s.Provisioner)
 		},
 	}

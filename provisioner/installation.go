@@ -59,6 +59,7 @@ func (f *installationFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&f.aws.RoleARN, "role-arn", "", "a role to assume for all calls")
 	fs.StringVar(&f.aws.ExternalID, "external-id", "", "goes with --role-arn")
 	fs.BoolVar(&f.aws.UseFIPS, "use-fips", false, "use FIPS 140 endpoints")
+	fs.BoolVar(&f.aws.UseDualStack, "use-dual-stack", false, "use endpoints that have IPv6 addresses too")
 	in := &f.installation
 	fs.StringVar(&in.Scope.Cluster, "cluster", "", "the EKS cluster's name")
 	fs.StringVar(&in.Scope.Account, "account", "", "the AWS account; default: that of the credentials; refused where it is another")

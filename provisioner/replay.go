@@ -28,12 +28,13 @@ import (
 
 // replayFlags are the command's own.
 type replayFlags struct {
-	routing           routingFlags
-	options           map[string]*string // the plugin's, by name
-	fips, create, dry bool
-	tenants           []string
-	settle            time.Duration
-	output            string
+	routing         routingFlags
+	options         map[string]*string // the plugin's, by name
+	fips, dualStack bool
+	create, dry     bool
+	tenants         []string
+	settle          time.Duration
+	output          string
 }
 
 func replayCommand() *cobra.Command {
@@ -64,6 +65,7 @@ Exit code 0: nothing is left to replay; 1: something is; 2: it could not be told
 		flags.options[strings.ReplaceAll(o[0], "-", "_")] = f.String(o[0], "", o[1])
 	}
 	f.BoolVar(&flags.fips, "use-fips", false, "use FIPS 140 endpoints")
+	f.BoolVar(&flags.dualStack, "use-dual-stack", false, "use endpoints that have IPv6 addresses too")
 	f.BoolVar(&flags.create, "auto-create-group", false, "create groups that are missing, with their retention")
 	f.BoolVar(&flags.dry, "dry-run", false, "count what is to be replayed, and write nothing")
 	f.StringSliceVar(&flags.tenants, "tenant", nil, "a tenant, or "+tenancy.PendingName+"; may be given again; default: every quarantine group")
@@ -80,6 +82,8 @@ func (f *replayFlags) get(name string) string {
 	switch name {
 	case "use_fips":
 		return map[bool]string{true: "on", false: "off"}[f.fips]
+	case "use_dual_stack":
+		return map[bool]string{true: "on", false: "off"}[f.dualStack]
 	case "tenants_file":
 		return f.routing.file
 	case "tenant_source":
@@ -103,7 +107,7 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	client, err := awsclient.New(ctx, awsclient.Config{
-		Region: opts.Region, Endpoint: opts.Endpoint, STSEndpoint: opts.STSEndpoint, UseFIPS: opts.UseFIPS,
+		Region: opts.Region, Endpoint: opts.Endpoint, STSEndpoint: opts.STSEndpoint, UseFIPS: opts.UseFIPS, UseDualStack: opts.UseDualStack,
 		Profile: opts.Profile, RoleARN: opts.RoleARN, ExternalID: opts.ExternalID, ExtraUserAgent: "tenantlogs-replay",
 	})
 	if err != nil {

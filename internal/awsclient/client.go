@@ -32,8 +32,10 @@ type Config struct {
 	// Endpoint and STSEndpoint replace AWS's own hosts: a host, host:port or URL;
 	// https where no scheme is given.
 	Endpoint, STSEndpoint string
-	// UseFIPS asks for FIPS 140 endpoints. It excludes Endpoint.
-	UseFIPS bool
+	// UseFIPS asks for FIPS 140 endpoints, and UseDualStack for those that have IPv6 addresses
+	// too. Each excludes Endpoint and STSEndpoint. False leaves it to the environment and the
+	// profile.
+	UseFIPS, UseDualStack bool
 	// Profile is a profile of the shared configuration files.
 	Profile string
 	// RoleARN is assumed on top of the credentials found, with ExternalID if set.
@@ -84,15 +86,18 @@ type Client struct {
 	// Region is the region the calls go to.
 	Region string
 
-	cfg       aws.Config
-	logs, sts string // endpoints, as URLs; empty means AWS's
-	identity  *renewal
+	cfg             aws.Config
+	identity        *renewal
+	logs, sts       Endpoint
+	fips, dualStack bool // in force
+	origins         *origins
+	inForce         *endpointsInForce
 }
 
 // New builds a client. It makes no network call, except where the SDK must ask the
 // EC2 metadata service for nothing else being configured.
 func New(ctx context.Context, c Config) (*Client, error) {
-	opts := append(transportOptions(c.MaxConns), config.WithRetryer(Retryer))
+	opts := append(transportOptions(c.MaxConns), config.WithRetryer(Retryer), config.WithAPIOptions([]func(*middleware.Stack) error{noCleartext}))
 	if c.Region != "" {
 		opts = append(opts, config.WithRegion(c.Region))
 	}
@@ -101,6 +106,9 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	}
 	if c.UseFIPS {
 		opts = append(opts, config.WithUseFIPSEndpoint(aws.FIPSEndpointStateEnabled))
+	}
+	if c.UseDualStack {
+		opts = append(opts, config.WithUseDualStackEndpoint(aws.DualStackEndpointStateEnabled))
 	}
 	if c.ExtraUserAgent != "" {
 		opts = append(opts, config.WithAPIOptions([]func(*middleware.Stack) error{
@@ -114,12 +122,12 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("region is not set: set the option region, or AWS_REGION in the environment")
 	}
-	client := &Client{Region: cfg.Region, cfg: cfg}
-	if client.logs, err = EndpointURL(c.Endpoint); err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
+	if pseudoRegion(cfg.Region) {
+		return nil, fmt.Errorf("region %s is a pseudo-region, another name for FIPS endpoints: give the region itself, and use_fips", cfg.Region)
 	}
-	if client.sts, err = EndpointURL(c.STSEndpoint); err != nil {
-		return nil, fmt.Errorf("sts_endpoint: %w", err)
+	client := &Client{Region: cfg.Region, cfg: cfg, origins: newOrigins(c, cfg), inForce: &endpointsInForce{}}
+	if err := client.resolveEndpoints(ctx, c.Endpoint, c.STSEndpoint); err != nil {
+		return nil, err
 	}
 	client.identify(newRenewal("", newChain(opts, cfg), c.Now, c.Renewed))
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
@@ -140,15 +148,13 @@ func (fewAttempts) MaxAttempts() int { return 5 }
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.
 func (c *Client) As(role Role) *Client {
-	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts, identity: c.identity}
+	as := &Client{Region: c.Region, cfg: c.cfg, identity: c.identity, logs: c.logs, sts: c.sts, fips: c.fips, dualStack: c.dualStack, origins: c.origins, inForce: c.inForce}
 	if role.ARN != "" {
 		as.identify(c.assume(role))
 	}
 	as.Client = cloudwatchlogs.NewFromConfig(as.cfg, func(o *cloudwatchlogs.Options) {
 		o.HTTPSignerV4 = as.Signer()
-		if c.logs != "" {
-			o.BaseEndpoint = &c.logs
-		}
+		o.BaseEndpoint = c.logs.Base()
 	})
 	return as
 }

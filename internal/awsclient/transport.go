@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -85,7 +84,7 @@ func speakHTTP1(t *http.Transport) {
 // reach those addresses, and what is sent there, tokens among it, is for no other machine.
 func proxyOf(environment func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(r *http.Request) (*url.URL, error) {
-		if ip, err := netip.ParseAddr(r.URL.Hostname()); err == nil && (ip.Unmap().IsLinkLocalUnicast() || ec2Services.Contains(ip)) {
+		if nodeLocal(r.URL.Hostname()) {
 			return nil, nil
 		}
 		u, err := environment(r)
@@ -95,10 +94,6 @@ func proxyOf(environment func(*http.Request) (*url.URL, error)) func(*http.Reque
 		return u, nil
 	}
 }
-
-// ec2Services are the addresses in IPv6 of what EC2 offers an instance: fd00:ec2::23 is the agent of
-// Pod Identity, fd00:ec2::254 the metadata service (Amazon EKS and EC2 User Guides).
-var ec2Services = netip.MustParsePrefix("fd00:ec2::/32")
 
 // proxyRefusal is a proxy's answer to CONNECT other than 200.
 type proxyRefusal struct {

@@ -272,7 +272,7 @@ func throughProxy(t *testing.T, proxy string) error {
 	require.NoError(t, err)
 	client := newHTTPClient(0).WithTransportOptions(func(tr *http.Transport) { tr.Proxy = http.ProxyURL(u.URL) })
 	c.Client = cloudwatchlogs.NewFromConfig(c.cfg, func(o *cloudwatchlogs.Options) {
-		o.BaseEndpoint, o.HTTPClient = &c.logs, client
+		o.BaseEndpoint, o.HTTPClient = c.logs.Base(), client
 	})
 	_, err = c.Put(t.Context(), "/g", "s", Body{Bytes: []byte(`{}`)}, 1)
 	require.Error(t, err)

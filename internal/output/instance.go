@@ -110,7 +110,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		i.metrics = env.Metrics.Output(env.Name)
 	}
 	client, err := awsclient.New(ctx, awsclient.Config{
-		Region: opts.Region, Endpoint: opts.Endpoint, STSEndpoint: opts.STSEndpoint, UseFIPS: opts.UseFIPS,
+		Region: opts.Region, Endpoint: opts.Endpoint, STSEndpoint: opts.STSEndpoint, UseFIPS: opts.UseFIPS, UseDualStack: opts.UseDualStack,
 		Profile: opts.Profile, RoleARN: opts.RoleARN, ExternalID: opts.ExternalID, ExtraUserAgent: opts.ExtraUserAgent,
 		MaxConns: opts.MaxInFlight, Now: env.Now, Renewed: i.renewed,
 	})
@@ -138,7 +138,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	})
 	i.restore()
 	i.metrics.Start(i.snapshot)
-	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective()...)
+	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective(client.InForce()...)...)
 	if opts.Identity == "record" {
 		env.Log.Warn("identity is record: the tenant is taken from each record's last kubernetes map, which whoever sends the records can write; use it only behind forwarders that verified it")
 	}

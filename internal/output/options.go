@@ -21,7 +21,7 @@ type Options struct {
 	Region, Endpoint, STSEndpoint, Profile string
 	RoleARN, ExternalID                    string
 	ExtraUserAgent                         string
-	UseFIPS                                bool
+	UseFIPS, UseDualStack                  bool
 
 	Identity     string // "tag" or "record"
 	TenantSource tenancy.Mode
@@ -160,14 +160,17 @@ var specs = []spec{
 		"The region the logs go to.",
 		matching(`^[a-z]{2,}(-[a-z0-9]+)+-\d+$`, func(o *Options) *string { return &o.Region })},
 	{"endpoint", "", "a host, host:port, or https://host[:port]",
-		"Replaces AWS's host for CloudWatch Logs, such as a VPC endpoint's. Plain http only for this machine's own addresses.",
+		"Replaces AWS's host for CloudWatch Logs, such as a VPC endpoint's. Plain http only for this machine's own addresses. Empty leaves it to `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`, `AWS_ENDPOINT_URL` and the profile's `endpoint_url`, for which the same rules hold.",
 		endpoint(func(o *Options) *string { return &o.Endpoint })},
 	{"sts_endpoint", "", "a host, host:port, or https://host[:port]",
-		"The same for STS, for `role_arn` and tenants' `roleArn`.",
+		"The same for STS, for `role_arn` and tenants' `roleArn`. Empty leaves it to `AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL` and the profile. The credentials that the SDK finds by itself (a web identity, a profile's `role_arn`) ask the STS of the environment or the profile in any case.",
 		endpoint(func(o *Options) *string { return &o.STSEndpoint })},
 	{"use_fips", "off", onOff,
-		"FIPS 140 endpoints. Not together with `endpoint`. In GovCloud the plain host is the FIPS one.",
+		"FIPS 140 endpoints. Not together with `endpoint` or `sts_endpoint`. In GovCloud the plain host is the FIPS one. `off` leaves it to `AWS_USE_FIPS_ENDPOINT` and the profile.",
 		boolean(func(o *Options) *bool { return &o.UseFIPS })},
+	{"use_dual_stack", "off", onOff,
+		"Endpoints that have IPv6 addresses too, such as `logs.eu-central-1.api.aws`. Not together with `endpoint` or `sts_endpoint`. `off` leaves it to `AWS_USE_DUALSTACK_ENDPOINT` and the profile.",
+		boolean(func(o *Options) *bool { return &o.UseDualStack })},
 	{"profile", "", "a profile of the shared AWS configuration",
 		"A profile of the shared AWS configuration files, which are read again when they change.",
 		text(func(o *Options) *string { return &o.Profile })},
@@ -377,8 +380,16 @@ func (o *Options) together() (errs []error) {
 	if o.ParseCRI && o.Identity == "record" {
 		add("parser", "cri", "identity is record, and the parts of different containers' lines could be joined; let the forwarders parse, or set identity tag")
 	}
-	if o.UseFIPS && o.Endpoint != "" {
-		add("use_fips", "on", "endpoint is set and would win; set one of them")
+	for _, kind := range []struct {
+		name string
+		on   bool
+	}{{"use_fips", o.UseFIPS}, {"use_dual_stack", o.UseDualStack}} {
+		if kind.on && o.Endpoint != "" {
+			add(kind.name, "on", "endpoint is set and would win; set one of them")
+		}
+		if kind.on && o.STSEndpoint != "" {
+			add(kind.name, "on", "sts_endpoint is set and would win; set one of them")
+		}
 	}
 	if o.TenantSource == tenancy.ModeRegistry && o.TenantsFile == "" {
 		add("tenant_source", "registry", "the registry is read from tenants_file, which is not set")
@@ -402,8 +413,9 @@ func flatten(err error) []error {
 }
 
 // Effective lists the options as they are in force, for the log. external_id is said
-// to be set and no more: whoever knows it can ask for the role.
-func (o *Options) Effective() []slog.Attr {
+// to be set and no more: whoever knows it can ask for the role. inForce replaces options by
+// what they come to together with the environment and the profile.
+func (o *Options) Effective(inForce ...slog.Attr) []slog.Attr {
 	tags := make([]string, 0, len(o.LogGroupTags))
 	for k, v := range o.LogGroupTags {
 		tags = append(tags, k+"="+v)
@@ -420,7 +432,7 @@ func (o *Options) Effective() []slog.Attr {
 		return no
 	}
 	values := map[string]any{
-		"region": o.Region, "endpoint": o.Endpoint, "sts_endpoint": o.STSEndpoint, "use_fips": o.UseFIPS, "profile": o.Profile,
+		"region": o.Region, "endpoint": o.Endpoint, "sts_endpoint": o.STSEndpoint, "use_fips": o.UseFIPS, "use_dual_stack": o.UseDualStack, "profile": o.Profile,
 		"role_arn": o.RoleARN, "external_id": external, "extra_user_agent": o.ExtraUserAgent,
 		"identity": o.Identity, "tenant_source": o.TenantSource.String(), "tenants_file": o.TenantsFile,
 		"namespace_prefix": o.NamespacePrefix, "tag_prefix": strings.Join(o.TagPrefix, ","),
@@ -431,6 +443,9 @@ func (o *Options) Effective() []slog.Attr {
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
 		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure, "hold_budget": o.HoldBudget,
 		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen, "state_path": o.StatePath,
+	}
+	for _, a := range inForce {
+		values[a.Key] = a.Value.Any()
 	}
 	names := make([]string, 0, len(values))
 	for name, v := range values {

@@ -24,8 +24,12 @@
 {{- $p = append $p (printf "aws.partition %s is not that of aws.region %s, which is %s: leave aws.partition out" $v.aws.partition $v.aws.region $of) }}
 {{- end }}
 {{- end }}
-{{- if and $v.aws.useFips $v.aws.endpoint }}
-{{- $p = append $p "aws.useFips and aws.endpoint: the endpoint would win; leave one of them out" }}
+{{- range $kind := list "useFips" "useDualStack" }}
+{{- range $endpoint := list "endpoint" "stsEndpoint" "iamEndpoint" "kmsEndpoint" "eksEndpoint" }}
+{{- if and (index $v.aws $kind) (index $v.aws $endpoint) }}
+{{- $p = append $p (printf "aws.%s and aws.%s: the endpoint would win; leave one of them out" $kind $endpoint) }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* Credentials. */ -}}

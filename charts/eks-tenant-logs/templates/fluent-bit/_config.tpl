@@ -133,6 +133,9 @@ sts_endpoint: {{ . | quote }}
 {{- if .Values.aws.useFips }}
 use_fips: "on"
 {{- end }}
+{{- if .Values.aws.useDualStack }}
+use_dual_stack: "on"
+{{- end }}
 extra_user_agent: {{ printf "eks-tenant-logs-chart/%s" .Chart.Version | replace "+" "-" }}
 identity: tag
 tag_prefix: kube.var.log.{{ $c.layout }}.

@@ -12,6 +12,9 @@
 {{- if .Values.aws.useFips }}
 - --use-fips
 {{- end }}
+{{- if .Values.aws.useDualStack }}
+- --use-dual-stack
+{{- end }}
 {{- with .Values.aws.endpoint }}
 - --endpoint={{ . }}
 {{- end }}
