@@ -48,6 +48,7 @@ func (c *Client) Account(ctx context.Context) (account, arn string, err error) {
 
 func (c *Client) stsClient() *sts.Client {
 	return sts.NewFromConfig(c.cfg, func(o *sts.Options) {
+		o.HTTPSignerV4 = c.Signer()
 		if c.sts != "" {
 			o.BaseEndpoint = &c.sts
 		}

@@ -52,8 +52,9 @@ type Config struct {
 const sessionName = "eks-tenant-logs"
 
 // controlAttempts is how often the SDK tries a call that creates or describes
-// something. PutLogEvents is never tried again by the SDK: every attempt must be
-// seen by the one who accounts for what was delivered.
+// something. PutLogEvents is never tried again by the SDK, but where its signature was
+// refused for its time: every attempt that may have delivered something must be seen by the
+// one who accounts for what was delivered.
 const controlAttempts = 8
 
 // Retryer is how the SDK repeats calls that create or describe something.
@@ -92,6 +93,7 @@ type Client struct {
 
 	cfg       aws.Config
 	logs, sts string // endpoints, as URLs; empty means AWS's
+	clock     *Clock // shared by all identities
 }
 
 // New builds a client. It makes no network call, except where the SDK must ask the
@@ -114,7 +116,9 @@ func New(ctx context.Context, c Config) (*Client, error) {
 			// One connection a call in flight: HTTP/2 would put them all on one.
 			t.ForceAttemptHTTP2 = false
 		})
+	clock := NewClock(time.Now)
 	opts := []func(*config.LoadOptions) error{
+		config.WithAPIOptions([]func(*middleware.Stack) error{clock.watch}),
 		config.WithHTTPClient(httpClient),
 		config.WithRetryer(Retryer),
 	}
@@ -139,14 +143,14 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("region is not set: set the option region, or AWS_REGION in the environment")
 	}
-	client := &Client{Region: cfg.Region, cfg: cfg}
+	client := &Client{Region: cfg.Region, cfg: cfg, clock: clock}
 	if client.logs, err = EndpointURL(c.Endpoint); err != nil {
 		return nil, fmt.Errorf("endpoint: %w", err)
 	}
 	if client.sts, err = EndpointURL(c.STSEndpoint); err != nil {
 		return nil, fmt.Errorf("sts_endpoint: %w", err)
 	}
-	client.cfg.Credentials = namedCredentials{cfg.Credentials, ""}
+	client.cfg.Credentials = namedCredentials{clock.credentials(cfg.Credentials), ""}
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
 }
 
@@ -165,16 +169,17 @@ func (fewAttempts) MaxAttempts() int { return 5 }
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.
 func (c *Client) As(role Role) *Client {
-	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts}
+	as := &Client{Region: c.Region, cfg: c.cfg, logs: c.logs, sts: c.sts, clock: c.clock}
 	if role.ARN != "" {
-		as.cfg.Credentials = namedCredentials{aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.stsClient(), role.ARN, func(o *stscreds.AssumeRoleOptions) {
+		as.cfg.Credentials = namedCredentials{c.clock.credentials(aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.stsClient(), role.ARN, func(o *stscreds.AssumeRoleOptions) {
 			o.RoleSessionName = sessionName
 			if role.ExternalID != "" {
 				o.ExternalID = &role.ExternalID
 			}
-		})), role.ARN}
+		}))), role.ARN}
 	}
 	as.Client = cloudwatchlogs.NewFromConfig(as.cfg, func(o *cloudwatchlogs.Options) {
+		o.HTTPSignerV4 = c.Signer()
 		if c.logs != "" {
 			o.BaseEndpoint = &c.logs
 		}
@@ -253,7 +258,7 @@ func (c *Client) Put(ctx context.Context, group, stream string, body Body, count
 		LogStreamName: &stream,
 		LogEvents:     []types.InputLogEvent{},
 	}, func(o *cloudwatchlogs.Options) {
-		o.Retryer = aws.NopRetryer{}
+		o.Retryer = putRetryer{}
 		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
 			return s.Serialize.Insert(bodyMiddleware{body}, "OperationSerializer", middleware.After)
 		})

@@ -19,6 +19,7 @@ func NewIAM(c *awsclient.Client, endpoint string) (*iam.Client, error) {
 		return nil, fmt.Errorf("iam endpoint: %w", err)
 	}
 	return iam.NewFromConfig(c.Config(), func(o *iam.Options) {
+		o.HTTPSignerV4 = c.Signer()
 		o.Region = awsclient.IAMRegion(awsclient.Partition(c.Region), c.Region)
 		if url != "" {
 			o.BaseEndpoint = &url
@@ -33,6 +34,7 @@ func NewKMS(c *awsclient.Client, endpoint string) (*kms.Client, error) {
 		return nil, fmt.Errorf("kms endpoint: %w", err)
 	}
 	return kms.NewFromConfig(c.Config(), func(o *kms.Options) {
+		o.HTTPSignerV4 = c.Signer()
 		if url != "" {
 			o.BaseEndpoint = &url
 		}
@@ -46,6 +48,7 @@ func NewEKS(c *awsclient.Client, endpoint string) (*eks.Client, error) {
 		return nil, fmt.Errorf("eks endpoint: %w", err)
 	}
 	return eks.NewFromConfig(c.Config(), func(o *eks.Options) {
+		o.HTTPSignerV4 = c.Signer()
 		if url != "" {
 			o.BaseEndpoint = &url
 		}
