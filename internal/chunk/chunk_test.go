@@ -409,11 +409,11 @@ func TestIdentityRecordResolvesEachRecord(t *testing.T) {
 func slicesConcat(s ...[]byte) []byte { return bytes.Join(s, nil) }
 
 func TestRestampKeepsTheMessageAndItsTime(t *testing.T) {
-	ev := Restamp([]byte(`{"log":"x"}`), (testSec-20*86400)*1000, testSec*1000, "")
+	ev := Restamp([]byte(`{"log":"x"}`), (testSec-20*86400)*1000, testSec*1000, 0, "")
 	require.Len(t, ev.List, 1)
 	require.EqualValues(t, testSec*1000, ev.List[0].Timestamp)
 	require.Equal(t, `{"log":"{\"log\":\"x\"}","_tenantlogs":{"original_time":"2023-10-25T22:13:20.000Z","time_reason":"too_old"}}`, string(ev.Message(0)))
-	big := Restamp(bytes.Repeat([]byte{'"'}, MaxMessage), 0, testSec*1000, "")
+	big := Restamp(bytes.Repeat([]byte{'"'}, MaxMessage), 0, testSec*1000, 0, "")
 	require.Greater(t, len(big.List), 1)
 	for i := range big.List {
 		require.LessOrEqual(t, len(big.Message(i)), MaxMessage)

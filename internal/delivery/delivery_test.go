@@ -777,7 +777,7 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				queues, _ := p.begin(ev, here, nil, 0)
+				queues, _ := p.begin(ev, here, nil, present{})
 				bt.fill(here[0], []item{{p: p, events: queues[0]}}, MaxBatchEvents, nil)
 				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {

@@ -100,6 +100,10 @@ type Snapshot struct {
 	HeldChunks      int // with Fluent Bit, for log groups that take nothing
 	// RetentionOpen is how many groups' retention is not confirmed.
 	RetentionOpen int
+	// ClockSkew is how far this node's clock is ahead of AWS's; ClockTold is false while no
+	// answer of AWS told its time.
+	ClockSkew time.Duration
+	ClockTold bool
 }
 
 var (
@@ -109,7 +113,8 @@ var (
 	descEvictions = desc("ledger_evictions_total", "Chunks the ledger forgot: events of theirs may arrive twice.")
 	descOpen      = desc("log_groups_with_retention_open", "Log groups whose retention is not confirmed.")
 	descHeld      = desc("held_chunks", "Chunks that wait with Fluent Bit for log groups that take nothing.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld}
+	descSkew      = desc("clock_skew_seconds", "How far this node's clock is ahead of AWS's; negative where it is behind, 0 below 5 s.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -148,6 +153,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descChunks, float64(s.LedgerChunks))
 		gauge(descOpen, float64(s.RetentionOpen))
 		gauge(descHeld, float64(s.HeldChunks))
+		if s.ClockTold {
+			gauge(descSkew, s.ClockSkew.Seconds())
+		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
 }
