@@ -121,6 +121,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	i.view.Store(v)
 	if env.Metrics != nil {
 		i.metrics = env.Metrics.Output(env.Name)
+		i.metrics.Clock(i.clock.Now)
 	}
 	i.metrics.Tenants(registry.Generation, len(registry.Tenants()))
 	i.accounts = newAccounts(client, opts, env, i.metrics)

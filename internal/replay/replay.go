@@ -94,6 +94,9 @@ type Config struct {
 type Clock struct {
 	Now   func() time.Time
 	Sleep func(ctx context.Context, d time.Duration) error
+	// Ahead is how far Now is ahead of AWS's clock, which judges the times of events; nil means
+	// that they agree.
+	Ahead func() time.Duration
 }
 
 // Progress is how far a replay is.
@@ -167,6 +170,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	}
 	if cfg.BatchEvents <= 0 {
 		cfg.BatchEvents = delivery.MaxBatchEvents
+	}
+	if cfg.Clock.Ahead == nil {
+		cfg.Clock.Ahead = func() time.Duration { return 0 }
 	}
 	r := &runner{cfg: cfg, readers: map[awsclient.Role]*reader{}, out: newOutbox(cfg)}
 	r.out.reader = r.reader

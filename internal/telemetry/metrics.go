@@ -196,6 +196,7 @@ type Output struct {
 	m        *Metrics
 	name     string
 	snapshot func() Snapshot
+	now      func() time.Time // the clock of what is shown as a time
 
 	mu     sync.Mutex
 	others map[string]float64 // retention of groups without a label value of their own
@@ -204,7 +205,15 @@ type Output struct {
 // Output makes an output under its name. It is counted from now on, and shown in
 // full from Start.
 func (m *Metrics) Output(name string) *Output {
-	return &Output{m: m, name: name, others: map[string]float64{}}
+	return &Output{m: m, name: name, others: map[string]float64{}, now: time.Now}
+}
+
+// Clock replaces the clock of what is shown as a time, before anything is: whoever compares it
+// with another's has that of a machine that is right.
+func (o *Output) Clock(now func() time.Time) {
+	if o != nil {
+		o.now = now
+	}
 }
 
 // Start says that the output is ready; snapshot is called at each scrape.
@@ -280,7 +289,7 @@ func (o *Output) Flush(result string) {
 // that has nothing to say from one whose records do not get through.
 func (o *Output) Arrived(tenant string) {
 	if o != nil {
-		o.m.lastArrival.WithLabelValues(o.name, o.m.tenant(tenant)).SetToCurrentTime()
+		o.m.lastArrival.WithLabelValues(o.name, o.m.tenant(tenant)).Set(unix(o.now()))
 	}
 }
 
@@ -294,7 +303,7 @@ func (o *Output) Put(tenant, class string, accepted bool, took time.Duration, fi
 	o.m.duration.WithLabelValues(o.name).Observe(took.Seconds())
 	o.m.fill.WithLabelValues(o.name).Observe(fill)
 	if accepted {
-		o.m.lastSuccess.WithLabelValues(o.name, o.m.tenant(tenant)).SetToCurrentTime()
+		o.m.lastSuccess.WithLabelValues(o.name, o.m.tenant(tenant)).Set(unix(o.now()))
 	}
 }
 
@@ -339,6 +348,9 @@ func (o *Output) Down(is bool) {
 		set(o.m.down.WithLabelValues(o.name), is)
 	}
 }
+
+// unix is a time as Prometheus has it, in seconds.
+func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func set(gauge prometheus.Gauge, is bool) {
 	if is {
