@@ -204,7 +204,8 @@ type runner struct {
 	readers  map[awsclient.Role]*reader
 	out      *outbox
 	progress Progress
-	// ahead is how much our clock is ahead of CloudWatch's.
+	// ahead is how much our clock is ahead of CloudWatch's, where that is less than
+	// Clock.Ahead tells.
 	ahead time.Duration
 }
 
@@ -218,7 +219,13 @@ func (r *runner) reader(role awsclient.Role) *reader {
 }
 
 // now is the time as CloudWatch has it, or a little earlier.
-func (r *runner) now() time.Time { return r.cfg.Clock.Now().Add(-r.ahead) }
+func (r *runner) now() time.Time {
+	ahead := r.cfg.Clock.Ahead()
+	if ahead == 0 {
+		ahead = r.ahead
+	}
+	return r.cfg.Clock.Now().Add(-ahead)
+}
 
 // heard compares the clocks: what is decided by time of arrival must not be decided by a
 // clock that is ahead of the one that stamps the arrivals.
