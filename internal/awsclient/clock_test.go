@@ -265,3 +265,27 @@ func TestAProxysDateIsNotAWSs(t *testing.T) {
 	}
 	require.Zero(t, c.Clock().Skew())
 }
+
+// withoutID is an answer that loses AWS's request id.
+type withoutID struct{ http.ResponseWriter }
+
+func (w withoutID) WriteHeader(status int) {
+	w.Header().Del("X-Amzn-Requestid")
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Where an endpoint sends no request id its time is not believed; the SDK corrects signatures all the same.
+func TestAnEndpointWithoutRequestIDs(t *testing.T) {
+	_, s := skewed(t, 2*time.Hour)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.ServeHTTP(withoutID{w}, r) }))
+	defer front.Close()
+	c, err := New(context.Background(), Config{Region: "us-east-1", Endpoint: front.URL})
+	require.NoError(t, err)
+	for range 3 {
+		_, err = c.Put(context.Background(), "g", "s", Body{Bytes: []byte(`{"logGroupName":"g","logStreamName":"s","logEvents":[{"timestamp":1,"message":"m"}]}`)}, 1)
+		require.Equal(t, ClassNotFound, Classify(err), err)
+	}
+	require.Equal(t, 1, refusals(s))
+	_, told := c.Clock().Told()
+	require.False(t, told)
+}
