@@ -32,16 +32,16 @@ const (
 // It keeps AWS's time beside this machine's monotonic clock, so that a step of the machine's
 // clock changes what Skew says at once and nothing of what Now says.
 type Clock struct {
-	now   func() time.Time // this machine's
-	start time.Time        // with the monotonic clock, from which all is counted
+	now     func() time.Time     // this machine's clock, which may be set
+	elapsed func() time.Duration // since the Clock was made, whatever is set
 
 	mu     sync.Mutex
 	told   bool
-	origin time.Time // AWS's clock at start
+	origin time.Time // AWS's clock when the Clock was made
 	doubt  *span     // the last answer, where it told another time
 }
 
-// span is between which times AWS's clock was at a Clock's start, according to one answer.
+// span is between which times AWS's clock was when a Clock was made, according to one answer.
 type span struct{ low, high time.Time }
 
 func (s span) middle() time.Time { return s.low.Add(s.high.Sub(s.low) / 2) }
@@ -52,7 +52,10 @@ func (s span) has(t time.Time) bool {
 }
 
 // NewClock makes a Clock that no answer has told anything yet; now is this machine's clock.
-func NewClock(now func() time.Time) *Clock { return &Clock{now: now, start: now()} }
+func NewClock(now func() time.Time) *Clock {
+	start := now() // with its monotonic reading
+	return &Clock{now: now, elapsed: func() time.Duration { return now().Sub(start) }}
+}
 
 // Skew is how far this machine's clock is ahead of AWS's; negative where it is behind. It is 0
 // before the first answer, and where the difference is less than an answer can tell (5 s).
@@ -63,13 +66,13 @@ func (c *Clock) Skew() time.Duration {
 
 // Told is Skew, and false before the first answer.
 func (c *Clock) Told() (skew time.Duration, ok bool) {
-	now := c.now()
+	now, elapsed := c.now(), c.elapsed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.told {
 		return 0, false
 	}
-	skew = now.Round(0).Sub(c.origin.Add(now.Sub(c.start)))
+	skew = now.Round(0).Sub(c.origin.Add(elapsed))
 	if skew.Abs() < clockNoise {
 		skew = 0
 	}
@@ -83,17 +86,18 @@ func (c *Clock) Now() time.Time {
 }
 
 // heard takes in the Date of an answer to a request that was begun and ended at these times of
-// this machine. The first answer is believed; later, a time that differs from what is known is
+// elapsed. The first answer is believed; later, a time that differs from what is known is
 // believed when a second answer in a row tells the same: one host may be wrong.
-func (c *Clock) heard(date, begun, ended time.Time) {
-	if ended.Sub(begun) > answerTimeout {
+func (c *Clock) heard(date time.Time, begun, ended time.Duration) {
+	if ended-begun > answerTimeout {
 		return // it tells too little
 	}
+	here := c.now().Round(0).Add(-ended) // this machine's clock when the Clock was made
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The clock was at Date, or less than a second later, at some moment of the call: however long
 	// the call took, that is no skew.
-	said := span{date.Add(-ended.Sub(c.start)), date.Add(time.Second - begun.Sub(c.start))}
+	said := span{date.Add(-ended), date.Add(time.Second - begun)}
 	switch {
 	case c.told && said.has(c.origin):
 		c.doubt = nil
@@ -103,7 +107,7 @@ func (c *Clock) heard(date, begun, ended time.Time) {
 		return
 	}
 	c.told, c.doubt = true, nil
-	if c.origin = ended.Round(0).Add(-ended.Sub(c.start)); !said.has(c.origin) {
+	if c.origin = here; !said.has(here) {
 		c.origin = said.middle()
 	}
 }
@@ -119,7 +123,7 @@ type clockMiddleware struct{ clock *Clock }
 func (clockMiddleware) ID() string { return "AWSClock" }
 
 func (m clockMiddleware) HandleDeserialize(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-	begun := m.clock.now()
+	begun := m.clock.elapsed()
 	out, metadata, err := next.HandleDeserialize(ctx, in)
 	answer, ok := out.RawResponse.(*smithyhttp.Response)
 	if !ok || answer == nil {
@@ -129,7 +133,7 @@ func (m clockMiddleware) HandleDeserialize(ctx context.Context, in middleware.De
 	if !ok {
 		return out, metadata, err
 	}
-	m.clock.heard(date, begun, m.clock.now())
+	m.clock.heard(date, begun, m.clock.elapsed())
 	if request, ok := in.Request.(*smithyhttp.Request); ok && err != nil && refusesSignature(err) {
 		signed, bad := time.Parse("20060102T150405Z", request.Header.Get("X-Amz-Date"))
 		if bad == nil && signed.Sub(date).Abs() > signatureWindow {

@@ -29,9 +29,27 @@ func (n *nodeClock) date(ahead time.Duration) time.Time {
 
 // answered has an answer heard that took so long, by a node that is so far ahead of AWS.
 func (n *nodeClock) answered(c *Clock, ahead, took time.Duration) {
-	begun := n.at
+	begun := c.elapsed()
 	n.passes(took)
-	c.heard(n.date(ahead), begun, n.at)
+	c.heard(n.date(ahead), begun, c.elapsed())
+}
+
+// A step of the machine's clock is no step of AWS's: what is known of it holds, and no answer is needed.
+func TestAMachinesClockThatIsSetChangesNothingOfAWSs(t *testing.T) {
+	n := &nodeClock{at: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+	c := NewClock(n.now)
+	var passed time.Duration
+	c.elapsed = func() time.Duration { return passed }
+	const ahead = 2 * time.Hour
+	c.heard(n.at.Add(-ahead), 0, 0)
+	want := c.Now()
+	n.at = n.at.Add(-ahead) // it is set right
+	require.WithinDuration(t, want, c.Now(), 5*time.Second)
+	require.Zero(t, c.Skew())
+	n.at = n.at.Add(-15*24*time.Hour + time.Minute)
+	passed = time.Minute
+	require.WithinDuration(t, want.Add(time.Minute), c.Now(), 5*time.Second)
+	require.InDelta(t, (-15 * 24 * time.Hour).Seconds(), c.Skew().Seconds(), 2)
 }
 
 func TestTheClockOfAWS(t *testing.T) {
@@ -86,10 +104,10 @@ func TestTheClockOfAWSWithAnswersOfAnyLength(t *testing.T) {
 			if i == 0 {
 				first = took
 			}
-			begun := n.at
-			read := begun.Add(time.Duration(rng.Int64N(int64(took) + 1)))
+			begun := c.elapsed()
+			read := n.at.Add(time.Duration(rng.Int64N(int64(took) + 1)))
 			n.passes(took)
-			c.heard(read.Add(-skew).Truncate(time.Second), begun, n.at)
+			c.heard(read.Add(-skew).Truncate(time.Second), begun, c.elapsed())
 			n.passes(time.Duration(rng.Int64N(int64(time.Minute))))
 			require.InDelta(t, skew.Seconds(), c.Skew().Seconds(), first.Seconds()/2+3.5, "seed %d", seed)
 		}
