@@ -155,7 +155,9 @@ func (c *canary) arrived(ctx context.Context, group string) (*types.FilteredLogE
 // find looks for the line in a group; nil where it is not there.
 func (c *canary) find(ctx context.Context, group string) (*types.FilteredLogEvent, error) {
 	// Node and this container may differ by some minutes' clock.
-	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group, FilterPattern: aws.String(`"` + c.id + `"`), StartTime: aws.Int64(c.begun.Add(-10 * time.Minute).UnixMilli())}
+	// The line has the time of this machine, or AWS's where this machine's is far ahead of it.
+	from := c.begun.Add(-10*time.Minute - max(0, c.client.Clock().Skew()))
+	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group, FilterPattern: aws.String(`"` + c.id + `"`), StartTime: aws.Int64(from.UnixMilli())}
 	for pages := cloudwatchlogs.NewFilterLogEventsPaginator(c.client, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

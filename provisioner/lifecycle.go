@@ -192,7 +192,7 @@ func (l *lifecycle) ship(ctx context.Context, group, line string) error {
 			return err
 		}
 		_, err = c.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{
-			LogGroupName: &group, LogStreamName: &stream, LogEvents: []types.InputLogEvent{{Timestamp: aws.Int64(time.Now().UnixMilli()), Message: &line}},
+			LogGroupName: &group, LogStreamName: &stream, LogEvents: []types.InputLogEvent{{Timestamp: aws.Int64(c.Clock().Now().UnixMilli()), Message: &line}},
 		})
 		return err
 	}

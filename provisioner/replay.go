@@ -132,7 +132,7 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 			return client.As(role)
 		},
 		Log:  slog.New(slog.NewTextHandler(bar, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Stop: stop, Progress: bar.show, Clock: replay.Clock{Now: time.Now, Sleep: smithytime.SleepWithContext},
+		Stop: stop, Progress: bar.show, Clock: replay.Clock{Now: time.Now, Sleep: smithytime.SleepWithContext, Ahead: client.Clock().Skew},
 		Random: rand.Reader, Writer: writer(),
 	})
 	bar.end()

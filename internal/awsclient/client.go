@@ -56,8 +56,9 @@ type Config struct {
 const sessionName = "eks-tenant-logs"
 
 // controlAttempts is how often the SDK tries a call that creates or describes
-// something. PutLogEvents is never tried again by the SDK: every attempt must be
-// seen by the one who accounts for what was delivered.
+// something. PutLogEvents is never tried again by the SDK, but where its signature was
+// refused for its time: every attempt that may have delivered something must be seen by the
+// one who accounts for what was delivered.
 const controlAttempts = 8
 
 // Retryer is how the SDK repeats calls that create or describe something.
@@ -92,12 +93,14 @@ type Client struct {
 	fips, dualStack bool // in force
 	origins         *origins
 	inForce         *endpointsInForce
+	clock           *Clock // shared by all identities
 }
 
 // New builds a client. It makes no network call, except where the SDK must ask the
 // EC2 metadata service for nothing else being configured.
 func New(ctx context.Context, c Config) (*Client, error) {
-	opts := append(transportOptions(c.MaxConns), config.WithRetryer(Retryer), config.WithAPIOptions([]func(*middleware.Stack) error{noCleartext}))
+	clock := NewClock(time.Now)
+	opts := append(transportOptions(c.MaxConns), config.WithRetryer(Retryer), config.WithAPIOptions([]func(*middleware.Stack) error{noCleartext, clock.watch}))
 	if c.Region != "" {
 		opts = append(opts, config.WithRegion(c.Region))
 	}
@@ -125,11 +128,16 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if pseudoRegion(cfg.Region) {
 		return nil, fmt.Errorf("region %s is a pseudo-region, another name for FIPS endpoints: give the region itself, and use_fips", cfg.Region)
 	}
-	client := &Client{Region: cfg.Region, cfg: cfg, origins: newOrigins(c, cfg), inForce: &endpointsInForce{}}
+	client := &Client{Region: cfg.Region, cfg: cfg, origins: newOrigins(c, cfg), inForce: &endpointsInForce{}, clock: clock}
 	if err := client.resolveEndpoints(ctx, c.Endpoint, c.STSEndpoint); err != nil {
 		return nil, err
 	}
-	client.identify(newRenewal("", newChain(opts, cfg), c.Now, c.Renewed))
+	// A session ends when AWS says that it ends, and not when this machine's clock does.
+	now := clock.Now
+	if c.Now != nil {
+		now = func() time.Time { return c.Now().Add(-clock.Skew()) }
+	}
+	client.identify(newRenewal("", newChain(opts, cfg), now, c.Renewed))
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
 }
 
@@ -148,7 +156,7 @@ func (fewAttempts) MaxAttempts() int { return 5 }
 // As is the same client with another identity, which it assumes from its own. It shares
 // the connections, and makes no call until it is used.
 func (c *Client) As(role Role) *Client {
-	as := &Client{Region: c.Region, cfg: c.cfg, identity: c.identity, logs: c.logs, sts: c.sts, fips: c.fips, dualStack: c.dualStack, origins: c.origins, inForce: c.inForce}
+	as := &Client{Region: c.Region, cfg: c.cfg, identity: c.identity, logs: c.logs, sts: c.sts, fips: c.fips, dualStack: c.dualStack, origins: c.origins, inForce: c.inForce, clock: c.clock}
 	if role.ARN != "" {
 		as.identify(c.assume(role))
 	}
@@ -212,7 +220,7 @@ func (c *Client) Put(ctx context.Context, group, stream string, body Body, count
 		LogStreamName: &stream,
 		LogEvents:     []types.InputLogEvent{},
 	}, func(o *cloudwatchlogs.Options) {
-		o.Retryer = aws.NopRetryer{}
+		o.Retryer = putRetryer{}
 		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
 			return s.Serialize.Insert(bodyMiddleware{body}, "OperationSerializer", middleware.After)
 		})

@@ -154,6 +154,7 @@ func newRenewal(role string, s source, now func() time.Time, told func(Renewal))
 // identify has calls signed with a renewal's credentials, and the renewal see the answers.
 func (c *Client) identify(r *renewal) {
 	c.identity = r
+	r.signer.clock = c.clock
 	c.cfg.Credentials = r
 	c.cfg.APIOptions = append(slices.Clip(c.cfg.APIOptions), r.install)
 }
@@ -495,7 +496,8 @@ func (r *renewal) answered(key func() string, err error) error {
 		return nil
 	}
 	var api smithy.APIError
-	if !errors.As(err, &api) {
+	var mistimed *signedAtWrongTime
+	if !errors.As(err, &api) || errors.As(err, &mistimed) {
 		return err
 	}
 	e := &RefusedError{Role: r.role, Err: err}

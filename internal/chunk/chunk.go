@@ -16,6 +16,13 @@ import (
 // PutLogEvents). A longer message becomes numbered parts.
 const MaxMessage = 1_048_576 - 26
 
+// CloudWatch rejects events that are older, and those that are further ahead (API reference,
+// PutLogEvents).
+const (
+	OldestEvent = 14 * 24 * time.Hour
+	NewestEvent = 2 * time.Hour
+)
+
 // maxDepth bounds how deep maps and arrays are followed. What lies deeper is
 // carried as its MessagePack bytes in base64: nothing is lost, and no nesting
 // exhausts the stack.
@@ -113,10 +120,27 @@ type Options struct {
 	// CloudWatch refuses events older than 14 days or 2 hours ahead. Newest 0
 	// turns this off.
 	Now, Oldest, Newest int64
-	// DropLate drops such records instead, but for those whose time is none at all.
+	// Skew is how many milliseconds the clock that records' times are from is ahead of the one
+	// that Now, Oldest and Newest are from; 0 where they agree.
+	Skew int64
+	// DropLate drops such records instead, but for those whose time is none at all, and those
+	// that are outside only for the Skew: they are not late.
 	DropLate bool
 	// MaxMessage bounds a message in bytes; 0 means the constant of that name.
 	MaxMessage int
+}
+
+// skewed reports whether a time outside [Oldest, Newest] is so for the skew: without it, it
+// would be inside.
+func (o *Options) skewed(ms int64) bool {
+	return ms != badTime && Skewed(ms, o.Skew, o.Oldest, o.Newest)
+}
+
+// Skewed reports whether a time, by a clock that is skew ahead, is outside [oldest, newest] and
+// would be inside without the skew. All are in milliseconds.
+func Skewed(ms, skew, oldest, newest int64) bool {
+	outside := skew > 0 && ms > newest || skew < 0 && ms < oldest
+	return outside && ms-skew >= oldest && ms-skew <= newest
 }
 
 // Identity is who wrote a record, in the form that goes into its message.
@@ -410,7 +434,7 @@ func (d *Decoder) body(off, index int, ms int64) (int, error) {
 		d.scratch = append(d.scratch, d.told...)
 	}
 	late := d.opts.Newest != 0 && (ms < d.opts.Oldest || ms > d.opts.Newest)
-	if late && d.opts.DropLate && ms != badTime {
+	if late && d.opts.DropLate && ms != badTime && !d.opts.skewed(ms) {
 		d.ev.Stats.Dropped++
 		d.ev.Stats.DroppedBytes += len(d.out) - start
 		d.out = d.out[:start]
@@ -500,6 +524,8 @@ func (d *Decoder) noteTime(ms int64) {
 	case ms == badTime:
 		d.noteString("time_reason", "not_a_time")
 		return
+	case d.opts.skewed(ms):
+		reason = "clock_skew"
 	case ms < d.opts.Oldest || ms < 0:
 		reason = "too_old"
 	}
@@ -514,6 +540,10 @@ func (d *Decoder) noteTime(ms int64) {
 		d.scratch = strconv.AppendInt(d.scratch, ms, 10)
 	}
 	d.noteString("time_reason", reason)
+	if d.opts.Skew != 0 {
+		d.note("clock_skew_seconds")
+		d.scratch = strconv.AppendInt(d.scratch, d.opts.Skew/1000, 10)
+	}
 }
 
 func (d *Decoder) noteMarks() {
@@ -642,14 +672,23 @@ func (d *Decoder) add(start, index, dest int, ms int64) {
 
 // Restamp makes the event of a message that CloudWatch rejected for its time: the
 // message in an envelope that keeps its own time, at the time now. Both times are
-// in milliseconds. reason is told as well where it is not empty.
-func Restamp(message []byte, original, now int64, reason string) *Events {
-	d := Decoder{ev: &Events{}, opts: Options{Oldest: now, Newest: now, MaxMessage: MaxMessage}}
+// in milliseconds, and so is skew, as in Options. reason is told as well where it is not empty.
+func Restamp(message []byte, original, now, skew int64, reason string) *Events {
+	d := Decoder{ev: &Events{}, opts: Options{Oldest: now, Newest: now, Skew: skew, MaxMessage: MaxMessage}}
+	if RejectedForSkew(original, now, skew) {
+		d.opts.Oldest, d.opts.Newest = now-OldestEvent.Milliseconds(), now+NewestEvent.Milliseconds()
+	}
 	d.noteTime(original)
 	if reason != "" {
 		d.noteString("reason", reason)
 	}
 	return d.wrap(message, now)
+}
+
+// RejectedForSkew reports whether an event that CloudWatch rejected for its time was so because
+// the clock that its time is from is skew ahead. All are in milliseconds.
+func RejectedForSkew(ms, now, skew int64) bool {
+	return Skewed(ms, skew, now-OldestEvent.Milliseconds(), now+NewestEvent.Milliseconds())
 }
 
 // Envelope makes the event, or the events, of a message that CloudWatch refused for

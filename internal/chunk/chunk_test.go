@@ -409,14 +409,56 @@ func TestIdentityRecordResolvesEachRecord(t *testing.T) {
 func slicesConcat(s ...[]byte) []byte { return bytes.Join(s, nil) }
 
 func TestRestampKeepsTheMessageAndItsTime(t *testing.T) {
-	ev := Restamp([]byte(`{"log":"x"}`), (testSec-20*86400)*1000, testSec*1000, "")
+	ev := Restamp([]byte(`{"log":"x"}`), (testSec-20*86400)*1000, testSec*1000, 0, "")
 	require.Len(t, ev.List, 1)
 	require.EqualValues(t, testSec*1000, ev.List[0].Timestamp)
 	require.Equal(t, `{"log":"{\"log\":\"x\"}","_tenantlogs":{"original_time":"2023-10-25T22:13:20.000Z","time_reason":"too_old"}}`, string(ev.Message(0)))
-	big := Restamp(bytes.Repeat([]byte{'"'}, MaxMessage), 0, testSec*1000, "")
+	big := Restamp(bytes.Repeat([]byte{'"'}, MaxMessage), 0, testSec*1000, 0, "")
 	require.Greater(t, len(big.List), 1)
 	for i := range big.List {
 		require.LessOrEqual(t, len(big.Message(i)), MaxMessage)
+	}
+}
+
+// What is outside only for the clock that its time is from is told apart from what is late.
+func TestATimeThatIsWrongForTheClockIsToldApart(t *testing.T) {
+	const hour, day = 3600, 86400
+	for name, test := range map[string]struct {
+		at, skew int64 // seconds: by testSec, and how far that clock is ahead
+		want     string
+	}{
+		"fresh, two weeks behind":                   {-15 * day, -15 * day, `"time_reason":"clock_skew","clock_skew_seconds":-1296000`},
+		"fresh, three hours ahead":                  {3 * hour, 3 * hour, `"time_reason":"clock_skew","clock_skew_seconds":10800`},
+		"a day old, two weeks behind":               {-16 * day, -15 * day, `"time_reason":"clock_skew","clock_skew_seconds":-1296000`},
+		"too old by both clocks":                    {-30 * day, -15 * day, `"time_reason":"too_old","clock_skew_seconds":-1296000`},
+		"too old, and the clock ahead":              {-15 * day, 3 * hour, `"time_reason":"too_old","clock_skew_seconds":10800`},
+		"too new by both clocks":                    {9 * hour, 3 * hour, `"time_reason":"too_new","clock_skew_seconds":10800`},
+		"too new, and the clock behind":             {3 * hour, -hour, `"time_reason":"too_new","clock_skew_seconds":-3600`},
+		"too new, and the clock right":              {3 * hour, 0, `"time_reason":"too_new"`},
+		"taken as it is, whatever the clock":        {hour, hour, ""},
+		"13 days 23 hours old is taken as it is":    {-14*day + hour, 0, ""},
+		"two hours ahead less a minute is taken so": {2*hour - 60, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := Options{Now: testSec * 1000, Oldest: testSec*1000 - OldestEvent.Milliseconds(), Newest: testSec*1000 + NewestEvent.Milliseconds(), Skew: test.skew * 1000}
+			var d Decoder
+			var ev Events
+			d.Decode(v2(testSec+test.at, log()), opts, &ev)
+			if test.want == "" {
+				require.EqualValues(t, (testSec+test.at)*1000, ev.List[0].Timestamp)
+				require.NotContains(t, string(ev.Message(0)), "_tenantlogs")
+				return
+			}
+			require.EqualValues(t, testSec*1000, ev.List[0].Timestamp)
+			require.Contains(t, string(ev.Message(0)), test.want+"}}")
+			// The same where CloudWatch finds out.
+			again := Restamp([]byte("x"), (testSec+test.at)*1000, testSec*1000, test.skew*1000, "")
+			require.Contains(t, string(again.Message(0)), test.want+"}}")
+			// Only what is late is dropped.
+			opts.DropLate = true
+			d.Decode(v2(testSec+test.at, log()), opts, &ev)
+			require.Equal(t, !strings.Contains(test.want, "clock_skew\","), ev.List[0].Dropped)
+		})
 	}
 }
 

@@ -74,9 +74,17 @@ type run struct {
 // time; what goes back into a queue must be in the order of arrival, or a second attempt
 // would swap events of the same time.
 func (b *batch) runs(from, to int) []run {
+	return b.runsOf(from, to, func(ref) bool { return true })
+}
+
+// runsOf is runs of the events that are asked for.
+func (b *batch) runsOf(from, to int, wanted func(ref) bool) []run {
 	var list []run
 	at := map[*progress]int{}
 	for _, r := range b.refs[from:to] {
+		if !wanted(r) {
+			continue
+		}
 		i, ok := at[r.p]
 		if !ok {
 			i = len(list)

@@ -86,6 +86,9 @@ type Config struct {
 	// Trial is the wait before trial n (from 0) of what is stalled or down; nil means
 	// doubling from 1 s to 5 s, half of it by chance.
 	Trial func(n int) time.Duration
+	// Skew is how far Now is ahead of AWS's clock, which judges the times of events; nil means
+	// that they agree.
+	Skew func() time.Duration
 	// Now and Backoff replace the clock and the wait before attempt n (from 1).
 	Now     func() time.Time
 	Backoff func(n int) time.Duration
@@ -155,6 +158,9 @@ func New(logs Logs, cfg Config) *Deliverer {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Skew == nil {
+		cfg.Skew = func() time.Duration { return 0 }
+	}
 	if cfg.Backoff == nil {
 		cfg.Backoff = backoff
 	}
@@ -176,6 +182,12 @@ func New(logs Logs, cfg Config) *Deliverer {
 func backoff(n int) time.Duration {
 	d := min(50*time.Millisecond<<min(n-1, 10), 5*time.Second)
 	return d/2 + rand.N(d/2)
+}
+
+// present is the time by AWS's clock.
+func (d *Deliverer) present() present {
+	skew := d.cfg.Skew()
+	return present{d.cfg.Now().Add(-skew).UnixMilli(), skew.Milliseconds()}
 }
 
 // TurnedAway says why a chunk for a target would be sent back at once, and is nil where it
@@ -350,7 +362,7 @@ func (d *Deliverer) Load() Load {
 // destinations whose chunks are turned away. It returns the senders by destination.
 func (d *Deliverer) enqueue(p *progress, events *chunk.Events, targets []Target, away []error) []*sender {
 	senders := make([]*sender, len(targets))
-	queues, forms := p.begin(events, targets, away, d.cfg.Now().UnixMilli())
+	queues, forms := p.begin(events, targets, away, d.present())
 	d.enveloped.Add(forms.enveloped)
 	d.restamped.Add(forms.restamped)
 	for dest, queue := range queues {

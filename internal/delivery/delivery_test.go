@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -419,6 +420,71 @@ func TestEventsRejectedForTheirTimeGoAgainWithAnother(t *testing.T) {
 	require.ErrorContains(t, d.Deliver(context.Background(), Key{}, numbered(2), here), "clock")
 }
 
+// rejecting answers as CloudWatch does whose time is at: it takes 14 days before, 2 hours ahead.
+func rejecting(at func() time.Time) func(context.Context, put) (awsclient.Rejected, error) {
+	return func(_ context.Context, p put) (awsclient.Rejected, error) {
+		var r awsclient.Rejected
+		for _, e := range p.Events {
+			switch {
+			case e.Timestamp < at().Add(-14*24*time.Hour).UnixMilli():
+				r.Old++
+			case e.Timestamp > at().Add(2*time.Hour).UnixMilli():
+				r.New++
+			}
+		}
+		return r, nil
+	}
+}
+
+// What was given a present time that turned out to be wrong is given AWS's in the same flush, the
+// rest of a message in parts too.
+func TestAnEventThatWasRestampedByAWrongClockGoesAgain(t *testing.T) {
+	aws := time.Now()
+	for name, test := range map[string]struct {
+		ahead time.Duration
+		size  int
+		puts  int
+	}{
+		"ahead":           {3 * time.Hour, 10, 3},
+		"behind":          {-15 * 24 * time.Hour, 10, 3},
+		"behind in parts": {-15 * 24 * time.Hour, chunk.MaxMessage - 10, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &logsFunc{t: t}
+			calls := 0
+			var skew atomic.Int64 // what is known of it
+			takes := rejecting(func() time.Time { return aws })
+			l.answer = func(ctx context.Context, p put) (awsclient.Rejected, error) {
+				if calls++; calls == 2 { // the second answer is believed
+					skew.Store(int64(test.ahead))
+				}
+				return takes(ctx, p)
+			}
+			d := closed(t, New(l, Config{Log: quiet, Now: func() time.Time { return aws.Add(test.ahead) },
+				Skew: func() time.Duration { return time.Duration(skew.Load()) }}))
+			ev := makeEvents([]int64{aws.Add(test.ahead).UnixMilli()}, func(int) string { return strings.Repeat("x", test.size) })
+			require.NoError(t, d.Deliver(context.Background(), Key{}, ev, here))
+			require.Len(t, l.puts, test.puts)
+			for _, p := range l.puts[2:] {
+				require.EqualValues(t, aws.UnixMilli(), p.Events[0].Timestamp)
+				require.Contains(t, p.Events[0].Message, `"original_time":"`+aws.Add(test.ahead).UTC().Format("2006-01-02T15:04"))
+			}
+		})
+	}
+}
+
+// A clock that tells another time at each answer makes no endless round.
+func TestAClockThatIsNeverRightIsGivenUp(t *testing.T) {
+	l := &logsFunc{t: t}
+	l.answer = func(_ context.Context, p put) (awsclient.Rejected, error) {
+		return awsclient.Rejected{Old: len(p.Events)}, nil
+	}
+	var looks atomic.Int64
+	d := closed(t, New(l, Config{Log: quiet, Skew: func() time.Duration { return time.Duration(looks.Add(1)) * time.Hour }}))
+	require.ErrorContains(t, d.Deliver(context.Background(), Key{}, numbered(2), here), "clock")
+	require.Len(t, l.puts, 2+maxStamps)
+}
+
 // TestNothingLostNothingTwice drives many flushes through a service that fails in
 // every way it can without hiding an answer, until every chunk is OK. Every event
 // must have been accepted exactly once.
@@ -802,7 +868,7 @@ func BenchmarkBatch(b *testing.B) {
 				for i := range p.state {
 					p.state[i] = waiting
 				}
-				queues, _ := p.begin(ev, here, nil, 0)
+				queues, _ := p.begin(ev, here, nil, present{})
 				bt.fill(here[0], []item{{p: p, events: queues[0]}}, MaxBatchEvents, nil)
 				bt.finish(here[0])
 				if _, err := bt.body(compress); err != nil {

@@ -69,6 +69,7 @@ type finding struct {
 type replacement struct {
 	events *chunk.Events
 	part   int // the part to send next, or in flight
+	stamps int // how often it was given the present time again
 	// late says that it bears the present time; else it is in an envelope at its own.
 	late bool
 }
@@ -115,7 +116,7 @@ func (p *progress) learn(i int32, f finding) {
 //
 // The events of a destination that is turned away stay, and why is the flush's error. Those
 // that CloudWatch refused while no flush was here take their other form; forms counts them.
-func (p *progress) begin(events *chunk.Events, targets []Target, away []error, now int64) (queues [][]int32, forms forms) {
+func (p *progress) begin(events *chunk.Events, targets []Target, away []error, at present) (queues [][]int32, forms forms) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events, p.err, p.last = events, nil, nil
@@ -141,18 +142,21 @@ func (p *progress) begin(events *chunk.Events, targets []Target, away []error, n
 			continue
 		}
 		p.move(int32(i), queued)
-		p.form(int32(i), now, &forms)
+		p.form(int32(i), at, &forms)
 		queues[dest] = append(queues[dest], int32(i))
 	}
 	p.notify()
 	return queues, forms
 }
 
+// present is AWS's time, and how far this node's clock is ahead of it, both in milliseconds.
+type present struct{ now, skew int64 }
+
 // forms counts events that are sent in another form than their own.
 type forms struct{ enveloped, restamped int64 }
 
 // form gives an event the form that an answer asked for after its flush had left.
-func (p *progress) form(i int32, now int64, count *forms) {
+func (p *progress) form(i int32, at present, count *forms) {
 	f := p.found[i]
 	if p.replaced[i] != nil || !f.invalid && !f.late {
 		return
@@ -162,7 +166,7 @@ func (p *progress) form(i int32, now int64, count *forms) {
 		if f.invalid {
 			reason = reasonInvalid
 		}
-		p.stamp(i, now, reason)
+		p.stamp(i, at, reason)
 		count.restamped++
 		return
 	}
@@ -171,8 +175,31 @@ func (p *progress) form(i int32, now int64, count *forms) {
 }
 
 // stamp has an event sent with the present time, and envelope in an envelope at its own.
-func (p *progress) stamp(i int32, now int64, reason string) {
-	p.replace(i, replacement{late: true, events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, now, reason)})
+func (p *progress) stamp(i int32, at present, reason string) {
+	p.replace(i, replacement{late: true, events: chunk.Restamp(p.events.Message(int(i)), p.events.List[i].Timestamp, at.now, at.skew, reason)})
+}
+
+const (
+	// maxStamps is how often an event is given the present time again: the answers that reject it
+	// tell AWS's time, and the second of them is believed for certain.
+	maxStamps = 2
+	// moved is by how many milliseconds the present time must differ from the one an event was
+	// given for that to be worth another call.
+	moved = 60_000
+)
+
+// stampAgain gives what remains of a restamped event the present time anew, and reports whether
+// it did: not where the time is much the same, for then another call would bring the same answer.
+func (r *replacement) stampAgain(now int64) bool {
+	rest := r.events.List[r.part:]
+	if by := now - rest[0].Timestamp; r.stamps == maxStamps || by > -moved && by < moved {
+		return false
+	}
+	r.stamps++
+	for n := range rest {
+		rest[n].Timestamp = now
+	}
+	return true
 }
 
 func (p *progress) envelope(i int32) {
@@ -417,8 +444,9 @@ func (p *progress) discard(events []int32) {
 }
 
 // restamp prepares rejected events to be sent once more with another time. Those
-// that were already are given up, and the flush with them.
-func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32) {
+// that were already are given up, and the flush with them, unless the present time turned
+// out to be another since.
+func (p *progress) restamp(events []int32, at present, t Target) (requeue []int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range events {
@@ -426,6 +454,11 @@ func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32
 			continue
 		}
 		r := p.replaced[i]
+		if r != nil && r.late && p.here(i, t) && r.stampAgain(at.now) {
+			p.move(i, queued)
+			requeue = append(requeue, i)
+			continue
+		}
 		if r != nil && (r.late || r.part > 0) {
 			p.refuse(i, &Error{Target: t, Class: awsclient.ClassRetryable,
 				Err: errors.New("CloudWatch rejects events even with the present time: is this node's clock right?")})
@@ -441,7 +474,7 @@ func (p *progress) restamp(events []int32, now int64, t Target) (requeue []int32
 		if r != nil {
 			reason = reasonInvalid // as it was, it was refused: its envelope stays
 		}
-		p.stamp(i, now, reason)
+		p.stamp(i, at, reason)
 		requeue = append(requeue, i)
 	}
 	p.notify()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 )
 
 // item is a run of one chunk's events that wait for their stream.
@@ -357,8 +358,8 @@ func (s *sender) ahead(front []item) {
 }
 
 // accepted settles a batch that CloudWatch took. Events it rejected for their time
-// go again with the present time, and say so: once, because a second refusal means
-// that our clock or theirs is wrong.
+// go again with the present time, AWS's, and say so. DropLate drops them instead, but for those
+// that this node's clock alone made late.
 func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	n := b.count()
 	from, to := rejected.Old, n-rejected.New
@@ -370,15 +371,18 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 	s.d.stalls.succeeded(s.target, max(1, s.d.cfg.Now().Sub(b.began)))
 	s.d.events.Add(int64(to - from))
 	s.d.bytes.Add(int64(size))
+	at := s.d.present()
+	late := func(r ref) bool {
+		return s.d.cfg.DropLate && !chunk.RejectedForSkew(r.timestamp, at.now, at.skew)
+	}
 	if from > 0 || to < n {
 		said := "they are sent again with the present time and keep their own in _tenantlogs"
 		if s.d.cfg.DropLate {
-			said = "they are dropped, as late_events says"
+			said = "they are dropped, as late_events says, but for those that only this node's clock made late"
 		}
 		s.d.cfg.Log.Warn("CloudWatch rejected events for their time; "+said,
-			"group", s.target.Group, "stream", s.target.Stream, "too_old", from, "too_new", n-to)
+			"group", s.target.Group, "stream", s.target.Stream, "too_old", from, "too_new", n-to, "clock_skew_seconds", at.skew/1000)
 	}
-	now := s.d.cfg.Now().UnixMilli()
 	// An event becomes queued and enters the queue in one step, for withdraw.
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -395,16 +399,15 @@ func (s *sender) accepted(b *batch, rejected awsclient.Rejected) {
 		}
 	}
 	for _, part := range [2][2]int{{0, from}, {to, n}} {
-		for _, run := range b.runs(part[0], part[1]) {
-			if s.d.cfg.DropLate {
-				s.d.dropped.Add(int64(len(run.events)))
-				if s.d.cfg.Discarded != nil {
-					s.d.cfg.Discarded(s.target, len(run.events))
-				}
-				run.p.discard(run.events)
-				continue
+		for _, run := range b.runsOf(part[0], part[1], late) {
+			s.d.dropped.Add(int64(len(run.events)))
+			if s.d.cfg.Discarded != nil {
+				s.d.cfg.Discarded(s.target, len(run.events))
 			}
-			if again := run.p.restamp(run.events, now, s.target); len(again) > 0 {
+			run.p.discard(run.events)
+		}
+		for _, run := range b.runsOf(part[0], part[1], func(r ref) bool { return !late(r) }) {
+			if again := run.p.restamp(run.events, at, s.target); len(again) > 0 {
 				s.d.restamped.Add(int64(len(again)))
 				front = append(front, item{p: run.p, events: again})
 			}

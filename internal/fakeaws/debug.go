@@ -11,11 +11,22 @@ import (
 //	POST /_fake/cluster               makes the EKS cluster of a name
 //	POST /_fake/pod-session           a session as EKS Pod Identity gives it: cluster, namespace, serviceAccount, name, uid
 //	POST /_fake/web-identity-token    a service account token for an hour: issuer, subject, audience
+//	POST /_fake/clock                 SetClockOffset: offset, as in 2h or -360h
 //
 // Parameters are in the query, account among them: the default one's, if it is left out.
 func (s *Server) handleDebug() {
 	s.mux.HandleFunc("POST /_fake/root-key", func(w http.ResponseWriter, r *http.Request) {
 		answerDebug(w, r, func() any { return s.accountIn(r).RootKey() })
+	})
+	s.mux.HandleFunc("POST /_fake/clock", func(w http.ResponseWriter, r *http.Request) {
+		answerDebug(w, r, func() any {
+			d, err := time.ParseDuration(r.URL.Query().Get("offset"))
+			if err != nil {
+				return map[string]string{"error": err.Error()}
+			}
+			s.SetClockOffset(d)
+			return map[string]string{"time": s.wall().UTC().Format(time.RFC3339)}
+		})
 	})
 	s.mux.HandleFunc("POST /_fake/cluster", func(w http.ResponseWriter, r *http.Request) {
 		answerDebug(w, r, func() any {

@@ -605,4 +605,6 @@ func (r *listTagsForResource) do(s *account, _ *Call) (any, *APIError) {
 }
 
 // now is the service's clock; it decides what is too old and when things were made.
-func (s *Server) now() time.Time { return s.cfg.Clock() }
+func (s *Server) now() time.Time {
+	return s.cfg.Clock().Add(time.Duration(s.clockOffset.Load()))
+}

@@ -47,8 +47,8 @@ type Config struct {
 	Partition string
 	// Credentials maps access key ids to secrets. Default: DefaultAccessKeyID with its secret.
 	Credentials map[string]string
-	// Clock decides what is too old or too new and when things were made. Default time.Now. Signatures are always
-	// checked against the real time, because that is what clients sign.
+	// Clock decides what is too old or too new and when things were made. Default time.Now. Signatures, sessions and the
+	// Date of answers follow the real time, because that is what clients sign. SetClockOffset moves both.
 	Clock func() time.Time
 	// Latency is waited before each answer.
 	Latency time.Duration
@@ -140,7 +140,9 @@ func (c *Call) succeeded() {
 type Server struct {
 	cfg       Config
 	wallClock func() time.Time
-	mux       *http.ServeMux
+	// clockOffset is added to the clocks, in nanoseconds.
+	clockOffset atomic.Int64
+	mux         *http.ServeMux
 
 	accountsMu sync.Mutex
 	accounts   map[string]*account
@@ -217,6 +219,14 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("/", s.serveAPI)
 	return s
 }
+
+// SetClockOffset puts every clock of the server ahead by d, or back where d is negative: what is too old or too new, the
+// window for signatures, the end of sessions, and the Date of every answer. A client in front of it then has a clock that is
+// wrong by -d, without any machine's clock being set. It may be called while requests are served.
+func (s *Server) SetClockOffset(d time.Duration) { s.clockOffset.Store(int64(d)) }
+
+// wall is the time that signatures and sessions are held to, and that answers bear.
+func (s *Server) wall() time.Time { return s.wallClock().Add(time.Duration(s.clockOffset.Load())) }
 
 // SetIntercept replaces the function that sees every authenticated call before it is carried out; nil removes it.
 // It may return nil (go on), an *APIError (the answer), ErrConnectionReset, ErrAnswerLost, or any other error (an
@@ -391,6 +401,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	w.Header().Set("X-Amzn-Requestid", requestID)
+	w.Header().Set("Date", s.wall().UTC().Format(http.TimeFormat))
 	if query != nil {
 		answerQuery(w, query, out, apiErr, requestID)
 		return

@@ -173,6 +173,39 @@ func TestDebugEndpoints(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, w.Code)
 }
 
+// Date, signatures, events and sessions go by one clock.
+func TestTheClockCanBeMoved(t *testing.T) {
+	f := withStream(t, fakeaws.Config{})
+	resp, err := http.Post(f.url+"/_fake/clock?offset=-3h", "", nil)
+	require.NoError(t, err)
+	var answer struct{ Time time.Time }
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&answer))
+	require.NoError(t, resp.Body.Close())
+	there := time.Now().Add(-3 * time.Hour)
+	require.WithinDuration(t, there, answer.Time, time.Minute)
+
+	resp, err = http.Post(f.url, "application/x-amz-json-1.1", strings.NewReader("{}"))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	require.NoError(t, err)
+	require.WithinDuration(t, there, date, time.Minute)
+
+	// The SDK's client learns the time from the refusal of its first call, and keeps it.
+	_, err = f.put(t.Context(), "g", "s", event(there, "m"))
+	requireCode(t, err, "InvalidSignatureException", "Signature not yet current")
+	out, err := f.put(t.Context(), "g", "s", event(there, "then"), event(time.Now(), "now"))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, *out.RejectedLogEventsInfo.TooNewLogEventStartIndex)
+	in := &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::123456789012:role/r"), RoleSessionName: aws.String("me")}
+	client := newSTS(f.url, exampleCredentials)
+	_, err = client.AssumeRole(t.Context(), in)
+	requireCode(t, err, "SignatureDoesNotMatch", "Signature not yet current")
+	session, err := client.AssumeRole(t.Context(), in)
+	require.NoError(t, err)
+	require.WithinDuration(t, there.Add(time.Hour), *session.Credentials.Expiration, time.Minute)
+}
+
 func TestSTS(t *testing.T) {
 	f := start(t, fakeaws.Config{})
 	newSTS := func(creds aws.CredentialsProvider) *sts.Client {

@@ -236,7 +236,7 @@ func (s *Server) authenticate(r *http.Request, body []byte) (caller identity, se
 	if date[:8] != a.date {
 		return bad("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '" + a.date + "' != '" + date[:8] + "', from '" + date + "'.")
 	}
-	now := s.wallClock()
+	now := s.wall()
 	if limit := now.Add(-maxClockSkew); at.Before(limit) {
 		return bad("Signature expired: " + date + " is now earlier than " + limit.UTC().Format(sigTimeForm) + " (" + now.UTC().Format(sigTimeForm) + " - 5 min.)")
 	}

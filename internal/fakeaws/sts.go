@@ -146,7 +146,7 @@ type sessionResult struct {
 
 // begin makes the session's key and notes that the role was assumed.
 func (s *Server) begin(x session) (sessionResult, Credentials) {
-	at := s.wallClock()
+	at := s.wall()
 	role := roleARN.FindStringSubmatch(x.role)
 	c := credential{
 		arn:     "arn:" + s.cfg.Partition + ":sts::" + role[1] + ":assumed-role/" + role[2] + "/" + x.name,

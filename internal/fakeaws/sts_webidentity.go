@@ -21,7 +21,7 @@ type webIdentity struct {
 // WebIdentityToken makes a token as a cluster's issuer would, for AssumeRoleWithWebIdentity: issuer begins with https://.
 // It is signed with a key of the server's own (HS256), where AWS verifies the issuer's public key.
 func (s *Server) WebIdentityToken(issuer, subject, audience string, life time.Duration) string {
-	claims, err := json.Marshal(webIdentity{issuer, subject, audience, s.wallClock().Add(life).Unix()})
+	claims, err := json.Marshal(webIdentity{issuer, subject, audience, s.wall().Add(life).Unix()})
 	if err != nil {
 		panic(err) // strings and a number always marshal
 	}
@@ -59,7 +59,7 @@ func (s *Server) readToken(token string) (webIdentity, *APIError) {
 	if err := json.Unmarshal(b, &id); err != nil {
 		return webIdentity{}, invalid
 	}
-	if s.wallClock().Unix() >= id.Expires {
+	if s.wall().Unix() >= id.Expires {
 		return webIdentity{}, &APIError{Code: codeExpiredToken, Message: "Token expired"}
 	}
 	return id, nil

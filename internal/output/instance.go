@@ -37,15 +37,6 @@ const EngineFlushTimeout = 4 * time.Second
 // Kubernetes gives a pod by default.
 const closeTimeout = 10 * time.Second
 
-// CloudWatch refuses events older than 14 days and more than 2 hours ahead
-// (PutLogEvents). The margins cover what passes between here and there.
-const (
-	oldest       = 14*24*time.Hour - lateMargin
-	lateMargin   = time.Hour
-	newest       = 2*time.Hour - futureMargin
-	futureMargin = 5 * time.Minute
-)
-
 // Environment is what an Instance gets from its surroundings.
 type Environment struct {
 	Log *slog.Logger
@@ -77,6 +68,8 @@ type Instance struct {
 	accounts *accounts
 	queue    *delivery.Deliverer
 	again    *telemetry.Limiter
+	hourly   *telemetry.Limiter // for what lasts
+	clock    *awsclient.Clock   // AWS's, which judges the times of events
 	held     *held
 	metrics  *telemetry.Output // nil where there are none
 	view     atomic.Pointer[view]
@@ -105,7 +98,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{env: env, again: telemetry.NewLimiter(time.Minute, env.Now), held: newHeld(opts.HoldBudget)}
+	i := &Instance{env: env, again: telemetry.NewLimiter(time.Minute, env.Now), hourly: telemetry.NewLimiter(time.Hour, env.Now), held: newHeld(opts.HoldBudget)}
 	if env.Metrics != nil {
 		i.metrics = env.Metrics.Output(env.Name)
 	}
@@ -118,7 +111,10 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		return nil, err
 	}
 	opts.Region = client.Region
-	i.opts = opts
+	i.opts, i.clock = opts, client.Clock()
+	if env.Metrics != nil {
+		i.metrics.Clock(i.clock.Now)
+	}
 	v, err := newView(&i.opts, router, host)
 	if err != nil {
 		return nil, err
@@ -132,7 +128,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	i.metrics.Tenants(registry.Generation, len(registry.Tenants()))
 	i.accounts = newAccounts(client, opts, env, i.metrics)
 	i.queue = delivery.New(logs{i}, delivery.Config{
-		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Observe: i.observe,
+		Log: env.Log, MaxInFlight: opts.MaxInFlight, Compress: opts.Compress, DropLate: opts.DropLate, Now: env.Now, Skew: client.Clock().Skew, Observe: i.observe,
 		Tripped: i.tripped, Guard: i.guarded, Discarded: i.discarded, Probe: env.Probe,
 		Stalled: i.stalled, Down: i.metrics.Down, Trial: env.Trial, Patience: env.Patience,
 	})
@@ -276,8 +272,9 @@ func (i *Instance) destination(v *view, r *route, c *delivery.Bytes) (dest, erro
 // decode turns the chunk into events and says where they go: by its tag's route, or, where that
 // is nil, by what each record says. An error says that the chunk stays with Fluent Bit for now.
 func (i *Instance) decode(w *work, v *view, by *route, c *delivery.Bytes) (dests []dest, err error) {
-	now := i.env.Now()
-	opts := chunk.Options{LogKey: i.opts.LogKey, CRI: i.opts.ParseCRI, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(newest).UnixMilli()}
+	skew := i.clock.Skew()
+	now := i.env.Now().Add(-skew)
+	opts := chunk.Options{LogKey: i.opts.LogKey, CRI: i.opts.ParseCRI, DropLate: i.opts.DropLate, Now: now.UnixMilli(), Newest: now.Add(chunk.NewestEvent).UnixMilli(), Skew: skew.Milliseconds()}
 	if by != nil {
 		d, err := i.destination(v, by, c)
 		if err != nil {
@@ -291,7 +288,7 @@ func (i *Instance) decode(w *work, v *view, by *route, c *delivery.Bytes) (dests
 	// identity record: one chunk, many destinations. To hold one of them would hold the
 	// chunk: its events go where they will be refused, and the others' arrive.
 	seen := map[delivery.Target]int{}
-	opts.Oldest = now.Add(-oldest).UnixMilli()
+	opts.Oldest = now.Add(-chunk.OldestEvent).UnixMilli()
 	opts.Resolve = func(claim chunk.Claim) (*chunk.Identity, int, string) {
 		r := v.claimed(claim)
 		at, ok := seen[r.target]

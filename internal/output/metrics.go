@@ -1,6 +1,8 @@
 package output
 
 import (
+	"time"
+
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/chunk"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/delivery"
@@ -10,7 +12,9 @@ import (
 
 func (i *Instance) snapshot() telemetry.Snapshot {
 	load := i.queue.Load()
+	skew, told := i.clock.Told()
 	return telemetry.Snapshot{
+		ClockSkew: skew, ClockTold: told,
 		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
 		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(), HeldChunks: i.held.len(),
 	}
@@ -26,6 +30,7 @@ func (i *Instance) arrived(r *route) {
 
 // observe counts one PutLogEvents call.
 func (i *Instance) observe(p delivery.Put) {
+	i.compareClocks()
 	tenant, own := i.view.Load().router.TenantOf(p.Target.Group)
 	// What quarantine takes is no success of the platform's group.
 	arrived := p.Class == awsclient.ClassNone && (own || p.Target.Group == i.opts.PlatformLogGroup)
@@ -33,6 +38,24 @@ func (i *Instance) observe(p delivery.Put) {
 		i.metrics.Unanswered(tenant, p.Events)
 	}
 	i.metrics.Put(tenant, p.Class.String(), arrived, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
+}
+
+// clockWarning is from which difference between this node's clock and AWS's on an operator is told.
+// chronyd keeps a node within milliseconds; at 5 minutes AWS refuses signatures.
+const clockWarning = time.Minute
+
+// compareClocks tells once an hour while this node's clock differs from AWS's.
+func (i *Instance) compareClocks() {
+	skew := i.clock.Skew()
+	if skew.Abs() < clockWarning {
+		return
+	}
+	if _, ok := i.hourly.Allow("clock"); !ok {
+		return
+	}
+	now := i.env.Now().UTC()
+	i.env.Log.Warn("this node's clock differs from AWS's: synchronise it, with chronyd and the Amazon Time Sync Service (169.254.169.123); meanwhile requests are signed with AWS's time, and records whose time CloudWatch refuses are delivered with AWS's present time",
+		"node_time", now.Format(time.RFC3339), "aws_time", now.Add(-skew).Format(time.RFC3339), "ahead_seconds", int64(skew.Seconds()))
 }
 
 // discarded counts events that CloudWatch rejected for their time.

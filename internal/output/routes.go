@@ -159,7 +159,7 @@ func (v *view) prepare(to tenancy.Route, host string) *route {
 		r.onFailure = t.OnFailureOr(v.opts.OnFailure)
 		r.target.Role = roleOf(t)
 	}
-	r.retention = min(oldest, time.Duration(v.spec(to.Group).RetentionDays)*24*time.Hour-lateMargin)
+	r.retention = min(chunk.OldestEvent, time.Duration(v.spec(to.Group).RetentionDays)*24*time.Hour)
 	if to.Kind != tenancy.KindUnrouted {
 		s := to.Source
 		r.identity = chunk.NewIdentity(s.Namespace, s.Pod, s.Container, s.PodUID, s.ContainerID, host)

@@ -243,6 +243,33 @@ func TestLateEventsAreDroppedOnlyWhereConfigured(t *testing.T) {
 	}
 }
 
+// On a node whose clock is wrong late_events drops what is late by AWS's clock, and nothing that only
+// the node's clock made late: neither the first chunk, which goes before AWS's time is known, nor the next.
+func TestASkewedClockMakesNoEventLate(t *testing.T) {
+	for _, ahead := range []time.Duration{3 * time.Hour, -15 * 24 * time.Hour} {
+		s := fakeaws.New(fakeaws.Config{})
+		s.SetClockOffset(-ahead)
+		i, log := at(t, s, Environment{}, "late_events", "drop")
+		now := time.Now()
+		for range 2 {
+			data := chunkOf(now, map[string]any{"log": "fresh"})
+			if ahead > 0 { // late by both clocks
+				data = append(chunkOf(now.Add(-20*24*time.Hour), map[string]any{"log": "late"}), data...)
+			}
+			require.Equal(t, OK, i.Flush(context.Background(), tagA, data, 0))
+		}
+		i.Close()
+		events := s.Events("/eks/tenants/a", "tenant-a/p/c")
+		require.Len(t, events, 2, "%v: %s", ahead, log)
+		for _, e := range events {
+			require.Contains(t, e.Message, "fresh")
+			require.Contains(t, e.Message, `"time_reason":"clock_skew","clock_skew_seconds":`)
+			require.WithinDuration(t, now.Add(-ahead), time.UnixMilli(e.Timestamp), time.Minute)
+		}
+		require.Equal(t, 1, strings.Count(log.String(), "this node's clock differs from AWS's"))
+	}
+}
+
 // A record that turns too old between two attempts at its chunk leaves the others their
 // places: what was accepted is not sent again.
 func TestARecordThatTurnsTooOldMeanwhileBringsNothingTwice(t *testing.T) {
@@ -259,7 +286,7 @@ func TestARecordThatTurnsTooOldMeanwhileBringsNothingTwice(t *testing.T) {
 		}
 		return nil
 	})
-	data := append(chunkOf(base.Add(-23*time.Hour+30*time.Second), map[string]any{"log": "old"}), chunkOf(base, map[string]any{"log": "new"})...)
+	data := append(chunkOf(base.Add(-24*time.Hour+30*time.Second), map[string]any{"log": "old"}), chunkOf(base, map[string]any{"log": "new"})...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan Result, 1)
 	go func() { done <- i.Flush(ctx, tagA, data, 0) }()

@@ -205,7 +205,7 @@ func (c *copier) stop(ctx context.Context, batch []pending) error {
 
 // attempt writes down that the batch is sent, and sends what of it has not arrived.
 func (c *copier) attempt(ctx context.Context, batch []pending) error {
-	now := c.cfg.Clock.Now().UnixMilli()
+	now := c.cfg.Clock.Now().Add(-c.cfg.Clock.Ahead()).UnixMilli()
 	first, last := batch[0].timestamp, batch[len(batch)-1].timestamp
 	next := span{cutoff: c.cutoff, from: first, to: last, at: now, until: now + 2*deliverTime.Milliseconds(), count: c.count}
 	if c.unclosed {

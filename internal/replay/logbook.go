@@ -115,7 +115,7 @@ func (l *logbook) write(ctx context.Context, entries ...entry) error {
 	if now.Sub(l.put) > leaseTime-2*deliverTime {
 		return errLease
 	}
-	at := now.UnixMilli()
+	at := now.Add(-l.clock.Ahead()).UnixMilli()
 	in := &cloudwatchlogs.PutLogEventsInput{LogGroupName: &l.group, LogStreamName: &l.stream}
 	for _, e := range entries {
 		l.n++

@@ -94,6 +94,9 @@ type Config struct {
 type Clock struct {
 	Now   func() time.Time
 	Sleep func(ctx context.Context, d time.Duration) error
+	// Ahead is how far Now is ahead of AWS's clock, which judges the times of events; nil means
+	// that they agree.
+	Ahead func() time.Duration
 }
 
 // Progress is how far a replay is.
@@ -168,6 +171,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if cfg.BatchEvents <= 0 {
 		cfg.BatchEvents = delivery.MaxBatchEvents
 	}
+	if cfg.Clock.Ahead == nil {
+		cfg.Clock.Ahead = func() time.Duration { return 0 }
+	}
 	r := &runner{cfg: cfg, readers: map[awsclient.Role]*reader{}, out: newOutbox(cfg)}
 	r.out.reader = r.reader
 	defer r.out.close(ctx)
@@ -198,7 +204,8 @@ type runner struct {
 	readers  map[awsclient.Role]*reader
 	out      *outbox
 	progress Progress
-	// ahead is how much our clock is ahead of CloudWatch's.
+	// ahead is how much our clock is ahead of CloudWatch's, where that is less than
+	// Clock.Ahead tells.
 	ahead time.Duration
 }
 
@@ -212,7 +219,13 @@ func (r *runner) reader(role awsclient.Role) *reader {
 }
 
 // now is the time as CloudWatch has it, or a little earlier.
-func (r *runner) now() time.Time { return r.cfg.Clock.Now().Add(-r.ahead) }
+func (r *runner) now() time.Time {
+	ahead := r.cfg.Clock.Ahead()
+	if ahead == 0 {
+		ahead = r.ahead
+	}
+	return r.cfg.Clock.Now().Add(-ahead)
+}
 
 // heard compares the clocks: what is decided by time of arrival must not be decided by a
 // clock that is ahead of the one that stamps the arrivals.

@@ -290,6 +290,31 @@ func TestReplayEnvelopesOldEventsAndRawOnes(t *testing.T) {
 	require.True(t, strings.HasPrefix(events[2].Message, `{"log":"raw","_tenantlogs":{"quarantined":"denied","log_group":"/g","replay":"`), events[2].Message)
 }
 
+// On a machine whose clock is wrong everything that came in is replayed, and what is too old gets
+// AWS's present time.
+func TestReplayGoesByAWSsClock(t *testing.T) {
+	for _, ahead := range []time.Duration{3 * time.Hour, -15 * 24 * time.Hour} {
+		w := newWorld(t, 0)
+		w.group("/eks/tenants/acme")
+		w.put(acme, acmeStream, w.now(), quarantined(1))
+		w.pass(20 * 24 * time.Hour)
+		w.put(acme, acmeStream, w.now(), quarantined(2))
+		w.pass(time.Hour)
+		report := one(t, w.run(func(cfg *Config) {
+			cfg.Clock.Now = func() time.Time { return w.now().Add(ahead) }
+			cfg.Clock.Ahead = func() time.Duration { return ahead }
+		}))
+		require.EqualValues(t, 2, report.Replayed, "%+v", report)
+		require.Zero(t, report.Left)
+		events := w.Events("/eks/tenants/acme", acmeStream)
+		require.Len(t, events, 2)
+		require.Contains(t, events[0].Message, `"#2"`)
+		require.NotContains(t, events[0].Message, "original_time")
+		require.InDelta(t, w.now().UnixMilli(), events[1].Timestamp, 60_000)
+		require.Contains(t, events[1].Message, `"time_reason":"too_old"`)
+	}
+}
+
 func TestReplayGoesByTheGroupsNameWhateverMessagesSay(t *testing.T) {
 	w := newWorld(t, 0)
 	w.registry = "version: 1\ntenants: {acme: {}, victim: {}, own: {roleArn: 'arn:aws:iam::210987654321:role/x', externalId: only-us}}"

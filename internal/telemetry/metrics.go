@@ -102,6 +102,10 @@ type Snapshot struct {
 	HeldChunks      int // with Fluent Bit, for log groups that take nothing
 	// RetentionOpen is how many groups' retention is not confirmed.
 	RetentionOpen int
+	// ClockSkew is how far this node's clock is ahead of AWS's; ClockTold is false while no
+	// answer of AWS told its time.
+	ClockSkew time.Duration
+	ClockTold bool
 }
 
 var (
@@ -111,7 +115,8 @@ var (
 	descEvictions = desc("ledger_evictions_total", "Chunks the ledger forgot: events of theirs may arrive twice.")
 	descOpen      = desc("log_groups_with_retention_open", "Log groups whose retention is not confirmed.")
 	descHeld      = desc("held_chunks", "Chunks that wait with Fluent Bit for log groups that take nothing.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld}
+	descSkew      = desc("clock_skew_seconds", "How far this node's clock is ahead of AWS's; negative where it is behind, 0 below 5 s.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -150,6 +155,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descChunks, float64(s.LedgerChunks))
 		gauge(descOpen, float64(s.RetentionOpen))
 		gauge(descHeld, float64(s.HeldChunks))
+		if s.ClockTold {
+			gauge(descSkew, s.ClockSkew.Seconds())
+		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
 }
@@ -190,6 +198,7 @@ type Output struct {
 	m        *Metrics
 	name     string
 	snapshot func() Snapshot
+	now      func() time.Time // the clock of what is shown as a time
 
 	mu     sync.Mutex
 	others map[string]float64 // retention of groups without a label value of their own
@@ -198,7 +207,15 @@ type Output struct {
 // Output makes an output under its name. It is counted from now on, and shown in
 // full from Start.
 func (m *Metrics) Output(name string) *Output {
-	return &Output{m: m, name: name, others: map[string]float64{}}
+	return &Output{m: m, name: name, others: map[string]float64{}, now: time.Now}
+}
+
+// Clock replaces the clock of what is shown as a time, before anything is: whoever compares it
+// with another's has that of a machine that is right.
+func (o *Output) Clock(now func() time.Time) {
+	if o != nil {
+		o.now = now
+	}
 }
 
 // Start says that the output is ready; snapshot is called at each scrape.
@@ -286,7 +303,7 @@ func (o *Output) Renewal(cause string, ok bool) {
 // that has nothing to say from one whose records do not get through.
 func (o *Output) Arrived(tenant string) {
 	if o != nil {
-		o.m.lastArrival.WithLabelValues(o.name, o.m.tenant(tenant)).SetToCurrentTime()
+		o.m.lastArrival.WithLabelValues(o.name, o.m.tenant(tenant)).Set(unix(o.now()))
 	}
 }
 
@@ -300,7 +317,7 @@ func (o *Output) Put(tenant, class string, accepted bool, took time.Duration, fi
 	o.m.duration.WithLabelValues(o.name).Observe(took.Seconds())
 	o.m.fill.WithLabelValues(o.name).Observe(fill)
 	if accepted {
-		o.m.lastSuccess.WithLabelValues(o.name, o.m.tenant(tenant)).SetToCurrentTime()
+		o.m.lastSuccess.WithLabelValues(o.name, o.m.tenant(tenant)).Set(unix(o.now()))
 	}
 }
 
@@ -345,6 +362,9 @@ func (o *Output) Down(is bool) {
 		set(o.m.down.WithLabelValues(o.name), is)
 	}
 }
+
+// unix is a time as Prometheus has it, in seconds.
+func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func set(gauge prometheus.Gauge, is bool) {
 	if is {
