@@ -192,8 +192,9 @@ func (c *Client) Clock() *Clock { return c.clock }
 type putRetryer struct{ aws.NopRetryer }
 
 func (putRetryer) IsErrorRetryable(err error) bool {
-	var wrong *signedAtWrongTime
-	return errors.As(err, &wrong)
+	var credentials *RefusedError // others may be had: the flush that comes next uses them
+	var again interface{ RetryableError() bool }
+	return !errors.As(err, &credentials) && refusesSignature(err) && errors.As(err, &again) && again.RetryableError()
 }
 
 func (putRetryer) MaxAttempts() int { return 3 }
