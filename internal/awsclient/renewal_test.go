@@ -239,33 +239,27 @@ func TestAChangedSecretIsReadAgain(t *testing.T) {
 }
 
 // While a file is being written it may be empty, or without the profile: the chain would go on
-// to the instance's role, and the node write as somebody else.
+// to what the machine offers, and the node write as another identity.
 func TestAHalfWrittenFileLeadsToNoOtherIdentity(t *testing.T) {
 	w := rotation(t)
-	var asked atomic.Int32
-	metadata := &http.Server{Addr: "127.0.0.1:0", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) })}
-	defer metadata.Close()
 	agent, err := w.StartPodIdentityAgent("arn:aws:iam::123456789012:role/node", "")
 	require.NoError(t, err)
-	defer agent.Stop()
+	t.Cleanup(func() { require.NoError(t, agent.Stop()) })
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.URL())
 	write := writers(t)["in place"]
 	first := w.user()
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", write(profileText("default", first)))
 	c := w.client(Config{})
+	write("")
+	require.ErrorContains(t, w.put(c), "there are no credentials any more in profile default in ", "the first time that they are needed")
+	write(profileText("default", first))
+	w.pass(maxAskGap)
+	require.NoError(t, w.put(c))
 	for _, text := range []string{"", "[default]\naws_access_key_id = AKIA\n", "[other]\n", "[default"} {
 		write(text)
 		w.pass(maxAskGap)
-		if text != "" || len(w.causes()) > 0 {
-			require.NoError(t, w.put(c), text)
-			require.Equal(t, first.AccessKeyID, w.last())
-			continue
-		}
-		err := w.put(c)
-		require.ErrorContains(t, err, "there are no credentials any more in profile default in ", "the first time that they are needed")
-		write(profileText("default", first))
-		w.pass(maxAskGap)
-		require.NoError(t, w.put(c))
+		require.NoError(t, w.put(c), text)
+		require.Equal(t, first.AccessKeyID, w.last(), text)
 	}
 	require.Zero(t, agent.Asked())
 	second := w.rotate(first)
@@ -279,17 +273,17 @@ func TestAHalfWrittenFileLeadsToNoOtherIdentity(t *testing.T) {
 func TestACredentialProcessIsRunAgainWhenItsKeysAreRefused(t *testing.T) {
 	w := rotation(t)
 	dir := t.TempDir()
-	print := func(c fakeaws.Credentials) {
+	output := func(c fakeaws.Credentials) {
 		require.NoError(t, os.WriteFile(dir+"/keys", fmt.Appendf(nil, `{"Version":1,"AccessKeyId":%q,"SecretAccessKey":%q}`, c.AccessKeyID, c.SecretAccessKey), 0o600))
 	}
 	first := w.user()
-	print(first)
+	output(first)
 	require.NoError(t, os.WriteFile(dir+"/config", fmt.Appendf(nil, "[default]\ncredential_process = cat %s/keys\n", dir), 0o600))
 	t.Setenv("AWS_CONFIG_FILE", dir+"/config")
 	c := w.client(Config{})
 	require.NoError(t, w.put(c))
 	second := w.rotate(first)
-	print(second)
+	output(second)
 	w.RetireKey(first.AccessKeyID)
 	w.pass(askGap * 2)
 	refused := w.refusedOnce(c)
