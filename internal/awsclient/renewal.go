@@ -294,14 +294,20 @@ func (r *renewal) due(now time.Time) bool {
 
 // attempt asks the source. It goes on without the call that needed it: others wait, too.
 func (r *renewal) attempt(why Cause, done chan struct{}) {
+	defer close(done)
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	c, err := r.safely(ctx)
-	told := r.finish(why, c, err)
-	if r.told != nil {
-		r.told(told)
+	r.tell(r.finish(why, c, err))
+}
+
+// tell tells of an attempt; a panic of who is told must not end Fluent Bit either.
+func (r *renewal) tell(attempt Renewal) {
+	if r.told == nil {
+		return
 	}
-	close(done)
+	defer func() { _ = recover() }()
+	r.told(attempt)
 }
 
 // safely asks the source; a panic in it must not end Fluent Bit.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -616,4 +617,38 @@ func TestManyRefusedCallsAskOnce(t *testing.T) {
 	}
 	wg.Wait()
 	require.Len(t, w.AssumedRoles(), 2)
+}
+
+// What an operator is told of where the credentials come from.
+func TestEachSourceIsNamed(t *testing.T) {
+	for name, test := range map[string]struct {
+		config string
+		env    map[string]string
+		want   string
+	}{
+		"keys of a profile":   {"[default]\naws_access_key_id=a\naws_secret_access_key=b\n", nil, "profile default in FILE"},
+		"a profile's role":    {"[default]\nrole_arn=" + logsRole + "\nsource_profile=base\n[profile base]\naws_access_key_id=a\naws_secret_access_key=b\n", nil, "role " + logsRole + " of profile default in FILE"},
+		"a process":           {"[default]\ncredential_process=true\n", nil, "the credential_process of profile default in FILE"},
+		"a profile's token":   {"[default]\nrole_arn=" + logsRole + "\nweb_identity_token_file=/t\n", nil, "role " + logsRole + " with the web identity token /t of profile default in FILE"},
+		"a profile's source":  {"[default]\nrole_arn=" + logsRole + "\ncredential_source=Environment\n", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, "role " + logsRole + " by the credential_source Environment of profile default in FILE"},
+		"a login":             {"[default]\nsso_session=s\nsso_account_id=1\nsso_role_name=r\n[sso-session s]\nsso_region=us-east-1\nsso_start_url=https://x\n", nil, "the login of profile default in FILE"},
+		"Pod Identity":        {"", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, "the credentials endpoint http://127.0.0.1/x"},
+		"IRSA":                {"", map[string]string{"AWS_ROLE_ARN": logsRole, "AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}, "role " + logsRole + " with the web identity token /t"},
+		"the environment":     {"", map[string]string{"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, "AWS_ACCESS_KEY_ID in the environment"},
+		"what is left to ask": {"", nil, "EC2's instance metadata"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t)
+			file := t.TempDir() + "/config"
+			require.NoError(t, os.WriteFile(file, []byte(test.config), 0o600))
+			for _, unset := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
+				t.Setenv(unset, test.env[unset])
+			}
+			t.Setenv("AWS_CONFIG_FILE", file)
+			c, err := New(context.Background(), Config{Region: "us-east-1"})
+			require.NoError(t, err)
+			require.Equal(t, strings.ReplaceAll(test.want, "FILE", file), c.identity.source.name())
+			require.NotEmpty(t, c.identity.source.remedy())
+		})
+	}
 }
