@@ -25,12 +25,14 @@ import (
 //
 // How often a source is asked is bounded for each identity, whoever asks and why:
 const (
-	// askGap is how long a source is left alone after an answer. It doubles with each answer that
-	// brings no credentials that AWS accepts, to maxAskGap, and is jittered by a quarter. A thousand
-	// nodes then make 17 calls a second; STS takes 600 a second for an account and region (IAM User
-	// Guide, "IAM and AWS STS quotas").
-	askGap    = 2 * time.Second
-	maxAskGap = time.Minute
+	// askGap is how long a source is left alone after an answer. After steadyAsks answers without
+	// credentials that AWS accepts it doubles with each further one, to maxAskGap: a role that was
+	// just made can be assumed after some seconds, and an agent restarts in some. It is jittered by
+	// a quarter. A thousand nodes then make 17 calls a second; STS takes 600 a second for an account
+	// and region (IAM User Guide, "IAM and AWS STS quotas").
+	askGap     = 2 * time.Second
+	maxAskGap  = time.Minute
+	steadyAsks = 4
 	// askTimeout is how long one attempt to get credentials may take, the SDK's retries included.
 	askTimeout = time.Minute
 	// filesEvery is how often the files of a source are looked at, by stat.
@@ -293,14 +295,20 @@ func (r *renewal) due(now time.Time) bool {
 
 // attempt asks the source. It goes on without the call that needed it: others wait, too.
 func (r *renewal) attempt(why Cause, done chan struct{}) {
+	defer close(done)
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	c, err := r.safely(ctx)
-	told := r.finish(why, c, err)
-	if r.told != nil {
-		r.told(told)
+	r.tell(r.finish(why, c, err))
+}
+
+// tell tells of an attempt; a panic of who is told must not end Fluent Bit either.
+func (r *renewal) tell(attempt Renewal) {
+	if r.told == nil {
+		return
 	}
-	close(done)
+	defer func() { _ = recover() }()
+	r.told(attempt)
 }
 
 // safely asks the source; a panic in it must not end Fluent Bit.
@@ -322,7 +330,7 @@ func (r *renewal) finish(why Cause, c aws.Credentials, err error) Renewal {
 	now := r.now()
 	told := Renewal{Role: r.role, Source: r.source.name(), Cause: why, Err: err}
 	r.asking, r.asked, r.err = nil, now, err
-	d := min(askGap<<min(r.attempts, 10), maxAskGap)
+	d := min(askGap<<min(max(r.attempts-steadyAsks, 0), 10), maxAskGap)
 	r.gap = d*3/4 + rand.N(d/2+1)
 	r.attempts++
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,33 +240,27 @@ func TestAChangedSecretIsReadAgain(t *testing.T) {
 }
 
 // While a file is being written it may be empty, or without the profile: the chain would go on
-// to the instance's role, and the node write as somebody else.
+// to what the machine offers, and the node write as another identity.
 func TestAHalfWrittenFileLeadsToNoOtherIdentity(t *testing.T) {
 	w := rotation(t)
-	var asked atomic.Int32
-	metadata := &http.Server{Addr: "127.0.0.1:0", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) })}
-	defer metadata.Close()
 	agent, err := w.StartPodIdentityAgent("arn:aws:iam::123456789012:role/node", "")
 	require.NoError(t, err)
-	defer agent.Stop()
+	t.Cleanup(func() { require.NoError(t, agent.Stop()) })
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.URL())
 	write := writers(t)["in place"]
 	first := w.user()
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", write(profileText("default", first)))
 	c := w.client(Config{})
+	write("")
+	require.ErrorContains(t, w.put(c), "there are no credentials any more in profile default in ", "the first time that they are needed")
+	write(profileText("default", first))
+	w.pass(maxAskGap)
+	require.NoError(t, w.put(c))
 	for _, text := range []string{"", "[default]\naws_access_key_id = AKIA\n", "[other]\n", "[default"} {
 		write(text)
 		w.pass(maxAskGap)
-		if text != "" || len(w.causes()) > 0 {
-			require.NoError(t, w.put(c), text)
-			require.Equal(t, first.AccessKeyID, w.last())
-			continue
-		}
-		err := w.put(c)
-		require.ErrorContains(t, err, "there are no credentials any more in profile default in ", "the first time that they are needed")
-		write(profileText("default", first))
-		w.pass(maxAskGap)
-		require.NoError(t, w.put(c))
+		require.NoError(t, w.put(c), text)
+		require.Equal(t, first.AccessKeyID, w.last(), text)
 	}
 	require.Zero(t, agent.Asked())
 	second := w.rotate(first)
@@ -279,17 +274,17 @@ func TestAHalfWrittenFileLeadsToNoOtherIdentity(t *testing.T) {
 func TestACredentialProcessIsRunAgainWhenItsKeysAreRefused(t *testing.T) {
 	w := rotation(t)
 	dir := t.TempDir()
-	print := func(c fakeaws.Credentials) {
+	output := func(c fakeaws.Credentials) {
 		require.NoError(t, os.WriteFile(dir+"/keys", fmt.Appendf(nil, `{"Version":1,"AccessKeyId":%q,"SecretAccessKey":%q}`, c.AccessKeyID, c.SecretAccessKey), 0o600))
 	}
 	first := w.user()
-	print(first)
+	output(first)
 	require.NoError(t, os.WriteFile(dir+"/config", fmt.Appendf(nil, "[default]\ncredential_process = cat %s/keys\n", dir), 0o600))
 	t.Setenv("AWS_CONFIG_FILE", dir+"/config")
 	c := w.client(Config{})
 	require.NoError(t, w.put(c))
 	second := w.rotate(first)
-	print(second)
+	output(second)
 	w.RetireKey(first.AccessKeyID)
 	w.pass(askGap * 2)
 	refused := w.refusedOnce(c)
@@ -506,7 +501,7 @@ func TestSTSIsAskedSeldomWhileItsSessionsAreRefused(t *testing.T) {
 	}
 	n := len(w.AssumedRoles())
 	t.Logf("%d sessions in ten minutes of 1,200 calls", n)
-	require.LessOrEqual(t, n, 24, "two seconds, growing to a minute, less a quarter")
+	require.LessOrEqual(t, n, 28, "two seconds, growing to a minute, less a quarter")
 	require.GreaterOrEqual(t, n, 8)
 	require.LessOrEqual(t, again, n)
 	require.Greater(t, renewed, 500, "each that was made")
@@ -622,4 +617,38 @@ func TestManyRefusedCallsAskOnce(t *testing.T) {
 	}
 	wg.Wait()
 	require.Len(t, w.AssumedRoles(), 2)
+}
+
+// What an operator is told of where the credentials come from.
+func TestEachSourceIsNamed(t *testing.T) {
+	for name, test := range map[string]struct {
+		config string
+		env    map[string]string
+		want   string
+	}{
+		"keys of a profile":   {"[default]\naws_access_key_id=a\naws_secret_access_key=b\n", nil, "profile default in FILE"},
+		"a profile's role":    {"[default]\nrole_arn=" + logsRole + "\nsource_profile=base\n[profile base]\naws_access_key_id=a\naws_secret_access_key=b\n", nil, "role " + logsRole + " of profile default in FILE"},
+		"a process":           {"[default]\ncredential_process=true\n", nil, "the credential_process of profile default in FILE"},
+		"a profile's token":   {"[default]\nrole_arn=" + logsRole + "\nweb_identity_token_file=/t\n", nil, "role " + logsRole + " with the web identity token /t of profile default in FILE"},
+		"a profile's source":  {"[default]\nrole_arn=" + logsRole + "\ncredential_source=Environment\n", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, "role " + logsRole + " by the credential_source Environment of profile default in FILE"},
+		"a login":             {"[default]\nsso_session=s\nsso_account_id=1\nsso_role_name=r\n[sso-session s]\nsso_region=us-east-1\nsso_start_url=https://x\n", nil, "the login of profile default in FILE"},
+		"Pod Identity":        {"", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/x"}, "the credentials endpoint http://127.0.0.1/x"},
+		"IRSA":                {"", map[string]string{"AWS_ROLE_ARN": logsRole, "AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}, "role " + logsRole + " with the web identity token /t"},
+		"the environment":     {"", map[string]string{"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, "AWS_ACCESS_KEY_ID in the environment"},
+		"what is left to ask": {"", nil, "EC2's instance metadata"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t)
+			file := t.TempDir() + "/config"
+			require.NoError(t, os.WriteFile(file, []byte(test.config), 0o600))
+			for _, unset := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
+				t.Setenv(unset, test.env[unset])
+			}
+			t.Setenv("AWS_CONFIG_FILE", file)
+			c, err := New(context.Background(), Config{Region: "us-east-1"})
+			require.NoError(t, err)
+			require.Equal(t, strings.ReplaceAll(test.want, "FILE", file), c.identity.source.name())
+			require.NotEmpty(t, c.identity.source.remedy())
+		})
+	}
 }

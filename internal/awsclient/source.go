@@ -155,21 +155,35 @@ func originOf(cfg aws.Config) origin {
 			o.remedy = "write valid keys into the file, and check the role's trust policy"
 		}
 		return o
-	case ended(aws.CredentialSourceHTTP):
+	case ended(aws.CredentialSourceProfileNamedProvider):
 		o := origin{
-			name:   "the credentials endpoint " + orElse(env.ContainerCredentialsEndpoint, env.ContainerCredentialsRelativePath),
-			remedy: "check that EKS Pod Identity's agent runs on the node, and that the service account has an association",
+			name: "the credential_source " + shared.CredentialSource + " of " + profile, files: files, profile: true, inputs: tokens(),
+			remedy: "check the role's trust policy, and what the source gives",
 		}
-		if file := os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"); file != "" {
-			o.inputs = []string{file}
+		if shared.RoleARN != "" {
+			o.name = "role " + shared.RoleARN + " by " + o.name
 		}
 		return o
+	case ended(aws.CredentialSourceHTTP):
+		return origin{
+			name:   "the credentials endpoint " + orElse(env.ContainerCredentialsEndpoint, env.ContainerCredentialsRelativePath),
+			remedy: "check that EKS Pod Identity's agent runs on the node, and that the service account has an association",
+			inputs: tokens(),
+		}
 	}
 	// EC2's metadata, the chain's end, is also where it comes to where there is nothing.
 	return origin{
 		name: "EC2's instance metadata", inputs: files,
 		remedy: "give the pod a role (EKS Pod Identity or IRSA), or set role_arn or profile",
 	}
+}
+
+// tokens are the files that a credentials endpoint is asked with.
+func tokens() []string {
+	if file := os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"); file != "" {
+		return []string{file}
+	}
+	return nil
 }
 
 func webIdentity(role, file string) origin {

@@ -12,6 +12,10 @@ import (
 //	POST /_fake/pod-session           a session as EKS Pod Identity gives it: cluster, namespace, serviceAccount, name, uid
 //	POST /_fake/web-identity-token    a service account token for an hour: issuer, subject, audience
 //	POST /_fake/clock                 SetClockOffset: offset, as in 2h or -360h
+//	POST /_fake/rotate-key            another key for whom key id belongs to
+//	POST /_fake/retire-key            makes key id unknown
+//	POST /_fake/expire-sessions       ends all sessions of role, an ARN, at once
+//	POST /_fake/revoke-sessions       denies all sessions of role everything
 //
 // Parameters are in the query, account among them: the default one's, if it is left out.
 func (s *Server) handleDebug() {
@@ -49,6 +53,23 @@ func (s *Server) handleDebug() {
 			return map[string]string{"token": s.WebIdentityToken(q.Get("issuer"), q.Get("subject"), q.Get("audience"), time.Hour)}
 		})
 	})
+	s.mux.HandleFunc("POST /_fake/rotate-key", func(w http.ResponseWriter, r *http.Request) {
+		answerDebug(w, r, func() any {
+			key, err := s.RotateKey(r.URL.Query().Get("id"))
+			if err != nil {
+				return map[string]string{"error": err.Error()}
+			}
+			return key
+		})
+	})
+	s.mux.HandleFunc("POST /_fake/retire-key", func(w http.ResponseWriter, r *http.Request) {
+		answerDebug(w, r, func() any { return map[string]bool{"retired": s.RetireKey(r.URL.Query().Get("id"))} })
+	})
+	for path, end := range map[string]func(string) int{"expire-sessions": s.ExpireSessions, "revoke-sessions": s.RevokeSessions} {
+		s.mux.HandleFunc("POST /_fake/"+path, func(w http.ResponseWriter, r *http.Request) {
+			answerDebug(w, r, func() any { return map[string]int{"sessions": end(r.URL.Query().Get("role"))} })
+		})
+	}
 }
 
 // accountIn is the account that a request under /_fake/ names.

@@ -155,3 +155,32 @@ func TestTokensOfAnIssuerWhoseKeyWasReplacedAreRefused(t *testing.T) {
 	require.ErrorContains(t, assume(old), "InvalidIdentityToken")
 	require.NoError(t, assume(token()))
 }
+
+// The same for tests of another process.
+func TestCredentialsChangeOverHTTP(t *testing.T) {
+	f := start(t, fakeaws.Config{})
+	post := func(path string, into any) {
+		t.Helper()
+		answer, err := http.Post(f.url+"/_fake/"+path, "", nil)
+		require.NoError(t, err)
+		defer answer.Body.Close()
+		require.NoError(t, json.NewDecoder(answer.Body).Decode(into))
+	}
+	first, err := f.Account("123456789012").AddUser("agent")
+	require.NoError(t, err)
+	var second fakeaws.Credentials
+	post("rotate-key?id="+first.AccessKeyID, &second)
+	require.Equal(t, good, codesFor(t, f, second))
+	var retired map[string]bool
+	post("retire-key?id="+first.AccessKeyID, &retired)
+	require.Equal(t, map[string]bool{"retired": true}, retired)
+	require.Equal(t, "UnrecognizedClientException", codesFor(t, f, first)["logs"])
+	var failed map[string]string
+	post("rotate-key?id="+first.AccessKeyID, &failed)
+	require.NotEmpty(t, failed["error"])
+	for _, path := range []string{"expire-sessions", "revoke-sessions"} {
+		var ended map[string]int
+		post(path+"?role="+rotatedRole, &ended)
+		require.Equal(t, map[string]int{"sessions": len(f.AssumedRoles())}, ended, path)
+	}
+}

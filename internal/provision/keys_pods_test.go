@@ -42,7 +42,7 @@ func TestEachTenantHasAKeyMadeOnceWhateverIsInterrupted(t *testing.T) {
 					case at == "CreateKey's answer" && c.Operation == "kms:CreateKey" && failed.CompareAndSwap(false, true):
 						return fakeaws.ErrAnswerLost
 					case c.Operation == at && failed.CompareAndSwap(false, true):
-						return &fakeaws.APIError{Code: "AccessDeniedException", Message: "killed"}
+						return &fakeaws.APIError{Code: "ValidationException", Message: "killed"}
 					}
 					return nil
 				})

@@ -121,6 +121,10 @@ func (e *missingError) Unwrap() error { return e.missing }
 // definite reports whether an error says that the home takes nothing at present: no
 // batch is tried again, and no other stream of it.
 func definite(err error) bool {
+	var refused *awsclient.RefusedError
+	if errors.As(err, &refused) && refused.Again {
+		return false // the next attempt is signed with other credentials
+	}
 	switch awsclient.Classify(err) {
 	case awsclient.ClassDenied, awsclient.ClassCredentials, awsclient.ClassNotFound, awsclient.ClassInvalid:
 		return true
