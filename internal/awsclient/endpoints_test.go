@@ -159,16 +159,20 @@ func TestTheEndpointInForceIsTheOneThatIsUsed(t *testing.T) {
 	}
 }
 
-// The hosts of AWS's partitions, as the SDK's resolver has them.
+// The hosts of AWS's partitions, as the SDK's resolver has them, and as docs/install.md shows them.
 func TestHostsOfThePartitions(t *testing.T) {
+	page, err := os.ReadFile("../../docs/install.md")
+	require.NoError(t, err)
 	for region, want := range map[string]map[[2]bool][2]string{ // FIPS, dual-stack: logs, STS
 		"eu-central-1": {
 			{false, false}: {"logs.eu-central-1.amazonaws.com", "sts.eu-central-1.amazonaws.com"},
 			{false, true}:  {"logs.eu-central-1.api.aws", "sts.eu-central-1.api.aws"},
 		},
 		"us-east-1": {
-			{true, false}: {"logs-fips.us-east-1.amazonaws.com", "sts-fips.us-east-1.amazonaws.com"},
-			{true, true}:  {"logs-fips.us-east-1.api.aws", "sts-fips.us-east-1.api.aws"},
+			{false, false}: {"logs.us-east-1.amazonaws.com", "sts.us-east-1.amazonaws.com"},
+			{false, true}:  {"logs.us-east-1.api.aws", "sts.us-east-1.api.aws"},
+			{true, false}:  {"logs-fips.us-east-1.amazonaws.com", "sts-fips.us-east-1.amazonaws.com"},
+			{true, true}:   {"logs-fips.us-east-1.api.aws", "sts-fips.us-east-1.api.aws"},
 		},
 		"us-gov-west-1": {
 			{false, false}: {"logs.us-gov-west-1.amazonaws.com", "sts.us-gov-west-1.amazonaws.com"},
@@ -188,6 +192,9 @@ func TestHostsOfThePartitions(t *testing.T) {
 			logs, tokens := sent(t, c)
 			require.Equal(t, [2]string{"https://" + hosts[0], "https://" + hosts[1]}, [2]string{logs, tokens}, "%s, FIPS and dual-stack: %v", region, kind)
 			require.Equal(t, logs, said(c)["endpoint"])
+			if region != "eu-central-1" {
+				require.Contains(t, string(page), "`"+hosts[0]+"`")
+			}
 		}
 	}
 }
