@@ -27,7 +27,7 @@ func TestExceptionsFromAProxyAreReadAsTheyAreMeant(t *testing.T) {
 			"https://registry.example.com/v2":             os.Getenv("REGISTRY_PROXIED") != "",
 			"https://logs.eu-central-1.api.aws/":          true,
 		} {
-			r, err := http.NewRequest(http.MethodGet, url, nil)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 			require.NoError(t, err)
 			proxy, err := http.ProxyFromEnvironment(r)
 			require.NoError(t, err)
@@ -52,7 +52,7 @@ func TestExceptionsFromAProxyAreReadAsTheyAreMeant(t *testing.T) {
 				if strings.Contains(address, ":") {
 					host = "[" + address + "]"
 				}
-				self := exec.Command(os.Args[0], "-test.run=^TestExceptionsFromAProxyAreReadAsTheyAreMeant$", "-test.v")
+				self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestExceptionsFromAProxyAreReadAsTheyAreMeant$", "-test.v")
 				self.Env = append(os.Environ(), "PROXY_OF_THE_ENVIRONMENT=1", "HTTP_PROXY=http://proxy.example.com:3128", "HTTPS_PROXY=http://proxy.example.com:3128", "REQUEST_METHOD=", "API_SERVER="+host)
 				self.Env = append(self.Env, test.extra...)
 				for _, e := range test.env {

@@ -289,7 +289,7 @@ func (cleartextGuard) ID() string { return "RefuseCleartext" }
 
 func (cleartextGuard) HandleFinalize(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 	if req, ok := in.Request.(*smithyhttp.Request); ok && req.URL.Scheme != "https" && !loopback(req.URL.Hostname()) && !nodeLocal(req.URL.Hostname()) {
-		return middleware.FinalizeOutput{}, middleware.Metadata{}, fmt.Errorf("refused to send a request unencrypted to %s://%s: use https", req.URL.Scheme, req.URL.Host)
+		return middleware.FinalizeOutput{}, middleware.Metadata{}, fmt.Errorf("refused to send a request unencrypted to %s://%s: use https, or an address of this machine", req.URL.Scheme, req.URL.Host)
 	}
 	return next.HandleFinalize(ctx, in)
 }

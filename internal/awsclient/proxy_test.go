@@ -12,7 +12,7 @@ import (
 // The environment's proxy is read once a process: the test runs in one of its own.
 func TestNoProxyIsAskedForTheNodesOwnAddresses(t *testing.T) {
 	if os.Getenv("PROXY_OF_THE_ENVIRONMENT") == "" {
-		self := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 		self.Env = append(os.Environ(), "PROXY_OF_THE_ENVIRONMENT=1", "HTTP_PROXY=http://proxy.example.com:3128", "HTTPS_PROXY=http://proxy.example.com:3128", "NO_PROXY=", "no_proxy=", "REQUEST_METHOD=")
 		out, err := self.CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -33,7 +33,7 @@ func TestNoProxyIsAskedForTheNodesOwnAddresses(t *testing.T) {
 		"http://169.254.170.23.example.com/x":     true,
 		"https://logs.us-east-1.amazonaws.com/":   true,
 	} {
-		r, err := http.NewRequest(http.MethodGet, url, nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 		require.NoError(t, err)
 		proxy, err := proxyFor(r)
 		require.NoError(t, err)
