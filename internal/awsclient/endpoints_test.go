@@ -215,3 +215,23 @@ func TestNoClientOfTheConfigurationSendsUnencrypted(t *testing.T) {
 type token string
 
 func (t token) GetIdentityToken() ([]byte, error) { return []byte(t), nil }
+
+// Whatever is configured, an endpoint that is taken keeps its calls encrypted or on this
+// machine, and is taken again as it is.
+func FuzzAnEndpointThatIsTakenIsEncryptedOrLocal(f *testing.F) {
+	for _, s := range []string{"", "h", "h:1", "https://h/", "http://127.0.0.1:1", "http://localhost", "http://[::1]:80", "HTTP://h", "http://127.0.0.1@h", "http://h#@127.0.0.1", "http:\\\\h", "//h", "http://127.1", "http://[::ffff:10.0.0.1]"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		at, err := EndpointURL(s)
+		if err != nil || s == "" {
+			return
+		}
+		u, err := url.Parse(at)
+		require.NoError(t, err)
+		require.True(t, u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()), at)
+		again, err := EndpointURL(at)
+		require.NoError(t, err)
+		require.Equal(t, at, again)
+	})
+}
