@@ -51,6 +51,8 @@ endif
 KUBE := $(BUILD)/kube
 KUBE_VERSION := $(shell sed -nE 's/^\tk8s.io\/kubernetes (v[0-9.]+).*/\1/p' e2e/kube/go.mod)
 FUZZTIME ?= 20s
+# For a package's tests that hang: go's own 10 minutes are not enough on a loaded machine.
+TEST_TIMEOUT := 40m
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
@@ -81,9 +83,9 @@ demo: ## ship the logs of three tenants and a forger, end to end, with no AWS ac
 
 .PHONY: test
 test: ## unit tests and the promises through the real .so, with the race detector; PACKAGES= and PROMISES= (a pattern) for some
-	go test -race $(PACKAGES)
-	go test -race -count=1 $(if $(PROMISES),-run '$(PROMISES)') ./e2e
-	cd e2e/terraform && go test -count=1 ./...
+	go test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
+	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(if $(PROMISES),-run '$(PROMISES)') ./e2e
+	cd e2e/terraform && go test -count=1 -timeout $(TEST_TIMEOUT) ./...
 	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@test -x $(BUILD)/tools/helm || echo "Not run here: what needs Helm (make chart-tools builds it, in some minutes)."
