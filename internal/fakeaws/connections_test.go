@@ -136,18 +136,18 @@ func TestConnectionsAreClosedAfterACall(t *testing.T) {
 }
 
 func TestAConnectionIsGivenUpWhileACallIsOnItsWay(t *testing.T) {
-	s, transport, call := caller(t, fakeaws.Config{CallsPerConnection: 2})
-	transport.MaxConnsPerHost = 1
-	for i := range 6 {
-		_, err := call()
-		if i%3 == 2 {
-			require.Error(t, err, "call %d", i) // the end of the connection, or its reset
+	s, _, call := caller(t, fakeaws.Config{CallsPerConnection: 2})
+	answered, broken := 0, 0
+	require.Eventually(t, func() bool { // the client may prefer a new connection
+		if _, err := call(); err != nil {
+			broken++
 		} else {
-			require.NoError(t, err, "call %d", i)
+			answered++
 		}
-	}
-	require.Equal(t, map[fakeaws.CallKey]int{{Operation: "DescribeLogGroups", Result: "OK"}: 4, {Operation: "-", Result: "(connection reset)"}: 2}, s.Calls())
-	require.EqualValues(t, 2, s.Connections())
+		return broken == 2
+	}, time.Minute, time.Millisecond)
+	require.GreaterOrEqual(t, answered, 4, "two on each")
+	require.Equal(t, map[fakeaws.CallKey]int{{Operation: "DescribeLogGroups", Result: "OK"}: answered, {Operation: "-", Result: "(connection reset)"}: broken}, s.Calls())
 }
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
