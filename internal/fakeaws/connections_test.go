@@ -126,10 +126,10 @@ func TestConnectionsAreClosedAfterACall(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, name, got.http)
 				calls++
-				return s.Connections() == 3
+				return s.Connections() >= 3
 			}, time.Minute, time.Millisecond)
 			if name == "HTTP/1.1" {
-				require.Equal(t, 3, calls)
+				require.LessOrEqual(t, calls, 3)
 			}
 		})
 	}
