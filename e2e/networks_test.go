@@ -187,7 +187,7 @@ func TestTheCommandOverAPeerThatPrefersHTTP2(t *testing.T) {
 	s.Account("123456789012").AddCluster("c1")
 	for _, args := range [][]string{
 		{"bootstrap", "--writer-pod-identity=logs/eks-tenant-logs-fluent-bit"},
-		{"apply", trusting, "--key-per-tenant", "--namespace", "tenant-acme=uid-1"},
+		{"apply", trusting, "--trust-pod-identity=$(namespace)/logs", "--key-per-tenant", "--namespace", "tenant-acme=uid-1"},
 	} {
 		said, code := provision(t, cw, args...)
 		require.Zero(t, code, "%s: %+v", args[0], said)

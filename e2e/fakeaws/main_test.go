@@ -111,9 +111,38 @@ func TestEnforces(t *testing.T) {
 	require.NotEmpty(t, post("web-identity-token?issuer=https://x&subject=s&audience=a")["token"])
 }
 
+func TestVersionsAreThoseOfTheFlags(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stdout, printed := io.Pipe()
+	c := command(printed, io.Discard)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	c.SetArgs([]string{"--tls", "--ca-file", file, "--http2", "only", "--tls-max", "1.2"})
+	ended := make(chan error, 1)
+	go func() { ended <- c.ExecuteContext(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-ended)
+	})
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	require.NoError(t, err)
+	var r ready
+	require.NoError(t, json.Unmarshal(line, &r))
+	pem, err := os.ReadFile(file)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(pem))
+	trusting := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
+	resp, err := trusting.Get(r.URL + "/_fake/calls")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 2, resp.ProtoMajor)
+	require.Equal(t, uint16(tls.VersionTLS12), resp.TLS.Version)
+}
+
 func TestRefusesWrongOptions(t *testing.T) {
 	for _, args := range [][]string{
 		{"--listen", "0.0.0.0:0"}, {"--listen", ":0"}, {"--ca-file", "x.pem"}, {"--credential", "AK"}, {"--nonsense"}, {"argument"},
+		{"--http2", "yes"}, {"--tls-min", "1.1"}, {"--tls-max", "1.4"}, {"--tls-min", "1.3", "--tls-max", "1.2"},
 	} {
 		c := command(io.Discard, io.Discard)
 		c.SetArgs(args)
