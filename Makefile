@@ -63,7 +63,7 @@ GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .PHONY: plugin
 plugin: ## build the Fluent Bit plugin; GOARCH=arm64 cross-compiles (needs gcc-aarch64-linux-gnu)
@@ -86,7 +86,7 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	go test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
 	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(if $(PROMISES),-run '$(PROMISES)') ./e2e
 	cd e2e/terraform && go test -count=1 -timeout $(TEST_TIMEOUT) ./...
-	@echo "Not run here: what needs a real Fluent Bit (make e2e)."
+	@echo "Not run here: what needs a real Fluent Bit (make e2e), and what is for arm64 (make arm64-test)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@test -x $(BUILD)/tools/helm || echo "Not run here: what needs Helm (make chart-tools builds it, in some minutes)."
 	@./.ci/awscli 1 >/dev/null || echo "Not run here: what is run with version 1 of the AWS CLI."
@@ -120,6 +120,14 @@ e2e: kube chart-tools ## the promises again, through a real Fluent Bit (PATH or 
 	if [ -z "$$bin" ]; then echo "make e2e: no Fluent Bit found on PATH or in \$$FLUENT_BIT: nothing was tested"; exit 2; fi; \
 	"$$bin" --version | head -1; \
 	E2E_ENGINE=fluent-bit FLUENT_BIT="$$bin" go test -count=1 -timeout 40m -v ./e2e
+
+.PHONY: fluent-bit-check
+fluent-bit-check: kube chart-tools ## all that must pass before the Fluent Bit of the images is raised, on FLUENT_BIT=; CHECKS="facts chart promises image" (docs/release.md)
+	@./release/fluent-bit-check
+
+.PHONY: arm64-test
+arm64-test: ## the plugin and tenantlogs for arm64, run by qemu's user mode where this machine is none; needs qemu-user-static, gcc-aarch64-linux-gnu
+	ARM64_REQUIRED=1 go test -count=1 -timeout 30m -run '^TestARM64' -v ./e2e
 
 .PHONY: live
 live: ## ask a real AWS account what only AWS can tell; needs TENANTLOGS_LIVE_ACCOUNT (docs/live.md)

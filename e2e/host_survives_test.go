@@ -256,6 +256,18 @@ func TestTheHostIsRefusedAConfigurationThatCannotWork(t *testing.T) {
 		"plain http":            {append(region, "endpoint", "http://logs.example.com"), "would send logs unencrypted: use https"},
 		"FIPS and endpoint":     {append(region, "use_fips", "on", "endpoint", "h"), "endpoint is set and would win; set one of them"},
 		"profile unknown":       {append(region, "profile", "nobody"), "failed to load the AWS configuration"},
+		"accessor as log_key":   {append(region, "log_key", "$kubernetes['pod_name']"), `log_key: "$kubernetes['pod_name']" is not allowed: it is used as it is, so no variable, template or record accessor ($k…) is replaced in it: give the name of one top-level field, such as log`},
+		"$ and a name":          {append(region, "log_key", "$log"), `log_key: "$log" is not allowed: it is used as it is`},
+		"accessor without a $":  {append(region, "log_key", "kubernetes['labels']"), `log_key: "kubernetes['labels']" is not allowed: it is used as it is`},
+		"AWS plugin's template": {append(region, "platform_log_group", "/eks/$(kubernetes['namespace_name'])"), `platform_log_group: "/eks/$(kubernetes['namespace_name'])" is not allowed: it is used as it is`},
+		"tag in a prefix":       {append(region, "log_group_prefix", "/eks/$TAG/"), `log_group_prefix: "/eks/$TAG/" is not allowed: it is used as it is`},
+		"brace template":        {append(region, "quarantine_log_group_prefix", "/q/{namespace}/"), `quarantine_log_group_prefix: "/q/{namespace}/" is not allowed: it is used as it is`},
+		"node in a path":        {append(region, "state_path", dir+"/$(node)"), `state_path: "` + dir + `/$(node)" is not allowed: it is used as it is`},
+		"Tag_Regex's name":      {append(region, "tag_prefix", "kube.<namespace_name>.pods."), `tag_prefix: "kube.<namespace_name>.pods." is not allowed: it is used as it is`},
+		"wildcard in a prefix":  {append(region, "tag_prefix", "kube.*.pods."), `tag_prefix: "kube.*.pods." is not allowed: a wildcard is not expanded`},
+		"accessor in a role":    {append(region, "role_arn", "arn:aws:iam::123456789012:role/$kubernetes['namespace_name']"), `role/$kubernetes['namespace_name']" is not allowed: it is used as it is`},
+		"accessor in a tag":     {append(region, "log_group_tags", "team=$kubernetes['namespace_name']"), `log_group_tags: "team=$kubernetes['namespace_name']" is not allowed: it is used as it is`},
+		"tag AWS refuses":       {append(region, "log_group_tags", "team=a&b"), `log_group_tags: "team=a&b" is not allowed: at "team=a&b"; give key=value pairs`},
 		"KMS key":               {append(region, "kms_key_id", "alias/x"), `kms_key_id: "alias/x" is not allowed: give arn:<partition>:kms:`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -276,6 +288,21 @@ func TestTheHostIsRefusedAConfigurationThatCannotWork(t *testing.T) {
 			require.Equal(t, 1, lines, "%v", start.Logs)
 		})
 	}
+}
+
+// A $ that begins nothing is part of a name.
+func TestTheHostTakesADollarThatIsNoAccessor(t *testing.T) {
+	cw, s := standIn(t, fakeaws.Config{})
+	h, err := startHost(t, host.Config{Env: cw.Env(), Outputs: []host.Output{{Workers: 1, Properties: options(cw, "log_key", "price.$")}}})
+	require.NoError(t, err)
+	body := msgp.AppendString(msgp.AppendString(msgp.AppendMapHeader(nil, 1), "price.$"), "12")
+	require.NoError(t, h.Send(tagOfA, host.AppendRecord(nil, host.V2, time.Now(), body)))
+	require.NoError(t, h.Drain(within(t, time.Minute)))
+	_, err = h.Stop(within(t, time.Minute))
+	require.NoError(t, err)
+	events := s.Events("/eks/tenants/a", "tenant-a/p/c")
+	require.Len(t, events, 1)
+	require.Equal(t, "12", events[0].Message)
 }
 
 // What is the network's fault, or will be mended, is no reason not to start: chunks are

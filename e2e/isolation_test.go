@@ -85,28 +85,34 @@ func TestIsolationWhateverALineSays(t *testing.T) {
 	onEngines(t, func(t *testing.T, e node.Engine) {
 		for _, mode := range modes {
 			t.Run(mode.name, func(t *testing.T) {
-				cw, s := standIn(t, fakeaws.Config{})
-				n := newNode(t)
-				w := written{}
-				for i, a := range attacks {
-					f := w.pod(t, n, node.Pod{Namespace: "tenant-evil", Name: fmt.Sprint("p-", i), Container: "c"}, "/eks/tenants/evil", a.line)
-					f.name, f.parts = "a line with "+a.name, max(1, a.parts)
-					if mode.parse {
-						f.holds = a.claimed
-					}
-				}
-				// The victim is there, with a group of its own, and one whose name begins alike.
-				w.pod(t, n, node.Pod{Namespace: "tenant-victim", Name: "db-0", Container: "db"}, "/eks/tenants/victim", "%s")
-				w.pod(t, n, node.Pod{Namespace: "tenant-evil-twin", Name: "p-0", Container: "c"}, "/eks/tenants/evil-twin", "%s")
-				ctx := within(t, time.Minute)
-				require.NoError(t, e.Ship(ctx, node.Run{
-					Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: newLog(t), Options: options(cw),
-					ParseJSON: mode.parse, ReserveData: mode.reserve, Until: arrived(s, w.events()),
-				}))
-				w.check(t, ctx, cw, node.Pods)
+				isolationWhateverALineSays(t, e, pluginPath(t), mode.parse, mode.reserve)
 			})
 		}
 	})
+}
+
+// isolationWhateverALineSays ships every attack through a plugin and looks where its mark is.
+func isolationWhateverALineSays(t *testing.T, e node.Engine, plugin string, parse, reserve bool) {
+	t.Helper()
+	cw, s := standIn(t, fakeaws.Config{})
+	n := newNode(t)
+	w := written{}
+	for i, a := range attacks {
+		f := w.pod(t, n, node.Pod{Namespace: "tenant-evil", Name: fmt.Sprint("p-", i), Container: "c"}, "/eks/tenants/evil", a.line)
+		f.name, f.parts = "a line with "+a.name, max(1, a.parts)
+		if parse {
+			f.holds = a.claimed
+		}
+	}
+	// The victim is there, with a group of its own, and one whose name begins alike.
+	w.pod(t, n, node.Pod{Namespace: "tenant-victim", Name: "db-0", Container: "db"}, "/eks/tenants/victim", "%s")
+	w.pod(t, n, node.Pod{Namespace: "tenant-evil-twin", Name: "p-0", Container: "c"}, "/eks/tenants/evil-twin", "%s")
+	ctx := within(t, 3*time.Minute)
+	require.NoError(t, e.Ship(ctx, node.Run{
+		Node: n, Plugin: plugin, Env: cw.Env(), Log: newLog(t), Options: options(cw),
+		ParseJSON: parse, ReserveData: reserve, Until: arrived(s, w.events()),
+	}))
+	w.check(t, ctx, cw, node.Pods)
 }
 
 func TestIsolationWhateverAPodIsCalled(t *testing.T) {

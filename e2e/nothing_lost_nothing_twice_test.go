@@ -51,25 +51,30 @@ func writeNumbered(t *testing.T, n *node.Node, pods, lines int) map[string]int {
 	return want
 }
 
+// failing makes three calls of ten fail, each in a way that passes.
+func failing(s *fakeaws.Server) {
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(1, 2))
+	s.SetIntercept(func(fakeaws.Call) error {
+		mu.Lock()
+		defer mu.Unlock()
+		switch rng.IntN(10) {
+		case 0:
+			return &fakeaws.APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
+		case 1:
+			return fakeaws.ErrConnectionReset // before the call is carried out
+		case 2:
+			return &fakeaws.APIError{Code: "ServiceUnavailableException", Message: "try later", Status: 503}
+		}
+		return nil
+	})
+}
+
 func TestNothingLostNothingTwiceWhileCallsFail(t *testing.T) {
 	onEngines(t, func(t *testing.T, e node.Engine) {
 		ctx := within(t, 2*time.Minute)
 		cw, s := standIn(t, fakeaws.Config{})
-		var mu sync.Mutex
-		rng := rand.New(rand.NewPCG(1, 2))
-		s.SetIntercept(func(fakeaws.Call) error {
-			mu.Lock()
-			defer mu.Unlock()
-			switch rng.IntN(10) {
-			case 0:
-				return &fakeaws.APIError{Code: "ThrottlingException", Message: "Rate exceeded"}
-			case 1:
-				return fakeaws.ErrConnectionReset // before the call is carried out
-			case 2:
-				return &fakeaws.APIError{Code: "ServiceUnavailableException", Message: "try later", Status: 503}
-			}
-			return nil
-		})
+		failing(s)
 		n := newNode(t)
 		want := writeNumbered(t, n, 20, 500)
 		require.NoError(t, e.Ship(ctx, node.Run{

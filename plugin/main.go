@@ -3,63 +3,35 @@
 // bytes in, FLB_OK, FLB_RETRY or FLB_ERROR out, and no panic ever gets past it.
 package main
 
-// The structures are those of Fluent Bit's Go proxy (src/proxy/go/go.h,
-// include/fluent-bit/flb_plugin_proxy.h and flb_api.h); only what is used is named.
+// Registration, configuration keys, contexts and return values are fluent-bit-go's. What follows is what that
+// library lacks: the log, at the level of one [OUTPUT], and the number of the thread. The structures are those of
+// Fluent Bit's Go proxy (src/proxy/go/go.h, include/fluent-bit/flb_api.h); only what is used is named.
 
 /*
 #cgo LDFLAGS: -Wl,-z,relro,-z,now
 #include <stdlib.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-struct flb_plugin_proxy_def {
-	int type;
-	int proxy;
-	int flags;
-	char *name;
-	char *description;
-	int event_type;
-};
-
-struct flb_plugin_proxy_context {
-	void *remote_context;
-};
-
-struct flb_api {
-	const char *(*output_get_property)(const char *, void *);
-	const char *(*input_get_property)(const char *, void *);
-	void *(*output_get_cmt_instance)(void *);
-	void *(*input_get_cmt_instance)(void *);
+struct log_api {
+	void *properties[4];
 	void (*log_print)(int, const char *, int, const char *, ...);
 	int (*input_log_check)(void *, int);
 	int (*output_log_check)(void *, int);
 };
 
-struct flbgo_output_plugin {
+struct log_output {
 	char *name;
-	struct flb_api *api;
+	struct log_api *api;
 	void *o_ins;
-	struct flb_plugin_proxy_context *context;
 };
 
-static const char *get_property(struct flb_api *api, void *ins, const char *key) {
-	return api->output_get_property(key, ins);
-}
-
-static int log_check(struct flb_api *api, void *ins, int level) {
+static int log_check(struct log_api *api, void *ins, int level) {
 	return api->output_log_check ? api->output_log_check(ins, level) : level <= 3;
 }
 
-static void log_print(struct flb_api *api, int level, const char *line) {
+static void log_print(struct log_api *api, int level, const char *line) {
 	api->log_print(level, NULL, 0, "%s", line);
-}
-
-// The context Fluent Bit hands back is a number, not an address: Go memory must
-// not be kept by C. Written in C, because Go would take the number for a pointer.
-static void set_context(struct flbgo_output_plugin *p, uintptr_t id) {
-	p->context->remote_context = (void *) id;
 }
 
 static long thread_id(void) { return syscall(SYS_gettid); }
@@ -78,19 +50,12 @@ import (
 	"time"
 	"unsafe"
 
+	flb "github.com/fluent/fluent-bit-go/output"
+
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fluentbit"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/output"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/version"
-)
-
-// Return values and identifiers of Fluent Bit's ABI.
-const (
-	flbOK    = 1
-	flbRetry = 2
-
-	proxyOutputPlugin = 2
-	proxyGolang       = 11
 )
 
 const (
@@ -110,7 +75,7 @@ type instance struct {
 
 var (
 	instancesMu sync.RWMutex
-	instances   []*instance // remote_context is the index here, plus one
+	instances   []*instance // of this process, whatever became of them
 
 	hotReload atomic.Bool
 
@@ -133,21 +98,15 @@ func FLBPluginRegister(def unsafe.Pointer) (code C.int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	d := (*C.struct_flb_plugin_proxy_def)(def)
-	d._type = proxyOutputPlugin
-	d.proxy = proxyGolang
-	d.flags = 0
-	// Fluent Bit keeps pointing to both for as long as it runs; nobody frees them.
-	d.name = C.CString(pluginName)
-	d.description = C.CString(pluginDescription)
-	d.event_type = 0 // logs
-	return 0
+	// Fluent Bit keeps pointing to copies of both that C owns. They are never freed: FLBPluginUnregister, which would,
+	// is not exported, for a reload costs a hundred bytes and a mistake the process.
+	return C.int(max(flb.FLBPluginRegister(def, pluginName, pluginDescription), 0))
 }
 
 //export FLBPluginInit
 func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	defer recovered("FLBPluginInit", nil, func() { code = -1 })
-	p := (*C.struct_flbgo_output_plugin)(plugin)
+	p := (*C.struct_log_output)(plugin)
 	// Fluent Bit numbers its outputs in the same way; the alias cannot be read.
 	instancesMu.RLock()
 	name := fmt.Sprintf("%s.%d", pluginName, len(instances))
@@ -157,7 +116,8 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 		report(log, err)
 		return -1
 	}
-	opts, err := output.ParseOptions(func(key string) string { return property(p, key) })
+	// All of them now: Fluent Bit uses the same structure for the next instance.
+	opts, err := output.ParseOptions(func(key string) string { return flb.FLBPluginConfigKey(plugin, key) })
 	if err != nil {
 		report(log, err)
 		return -1
@@ -169,12 +129,12 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 		report(log, err)
 		return -1
 	}
+	i := &instance{out: out, log: log, thread: int64(C.thread_id())}
 	instancesMu.Lock()
-	instances = append(instances, &instance{out: out, log: log, thread: int64(C.thread_id())})
-	id := len(instances)
+	instances = append(instances, i)
 	instancesMu.Unlock()
-	C.set_context(p, C.uintptr_t(id))
-	return flbOK
+	flb.FLBPluginSetContext(plugin, i)
+	return flb.FLB_OK
 }
 
 // engineVersion is found once a process: it means running a program.
@@ -217,13 +177,13 @@ func FLBPluginOutputPreRun(hotReloadEnabled C.int) (code C.int) {
 }
 
 //export FLBPluginFlushCtx
-func FLBPluginFlushCtx(ctx C.uintptr_t, data unsafe.Pointer, length C.size_t, tag *C.char) (code C.int) {
+func FLBPluginFlushCtx(ctx, data unsafe.Pointer, length C.size_t, tag *C.char) (code C.int) {
 	i := lookup(ctx)
 	if i == nil {
-		return flbRetry
+		return flb.FLB_RETRY
 	}
 	// A chunk that makes us panic is kept by Fluent Bit: nothing is lost.
-	defer recovered("FLBPluginFlushCtx", i.log, func() { code = flbRetry })
+	defer recovered("FLBPluginFlushCtx", i.log, func() { code = flb.FLB_RETRY })
 	timeout := time.Duration(0)
 	if int64(C.thread_id()) == i.thread {
 		i.noWorkers.Do(func() {
@@ -239,30 +199,27 @@ func FLBPluginFlushCtx(ctx C.uintptr_t, data unsafe.Pointer, length C.size_t, ta
 	}
 	switch i.out.Flush(context.Background(), C.GoString(tag), chunk, timeout) {
 	case output.OK:
-		return flbOK
+		return flb.FLB_OK
 	}
-	return flbRetry
+	return flb.FLB_RETRY
 }
 
 //export FLBPluginExitCtx
-func FLBPluginExitCtx(ctx C.uintptr_t) (code C.int) {
+func FLBPluginExitCtx(ctx unsafe.Pointer) (code C.int) {
 	i := lookup(ctx)
 	if i == nil {
-		return flbOK
+		return flb.FLB_OK
 	}
-	defer recovered("FLBPluginExitCtx", i.log, func() { code = flbOK })
+	defer recovered("FLBPluginExitCtx", i.log, func() { code = flb.FLB_OK })
 	i.out.Close()
-	return flbOK
+	return flb.FLB_OK
 }
 
-func lookup(ctx C.uintptr_t) *instance {
-	id := int(ctx)
-	instancesMu.RLock()
-	defer instancesMu.RUnlock()
-	if id < 1 || id > len(instances) {
-		return nil
-	}
-	return instances[id-1]
+// lookup is the instance whose Init set this context. The library keeps Go's value and gives C the address of a byte of
+// C's, which is never freed; so any address may be asked for, and one that no Init set, or none, answers nil.
+func lookup(ctx unsafe.Pointer) *instance {
+	i, _ := flb.FLBPluginGetContext(ctx).(*instance)
+	return i
 }
 
 // recovered is deferred by every export: a panic becomes a line in the log and the
@@ -285,21 +242,9 @@ func recovered(where string, log *slog.Logger, answer func()) {
 	fmt.Fprintln(os.Stderr, "["+pluginName+"] "+line)
 }
 
-// property reads one option; every option is read during Init, because Fluent Bit
-// uses the same structure for the next instance.
-func property(p *C.struct_flbgo_output_plugin, name string) string {
-	key := C.CString(name)
-	defer C.free(unsafe.Pointer(key))
-	v := C.get_property(p.api, p.o_ins, key)
-	if v == nil {
-		return ""
-	}
-	return C.GoString(v)
-}
-
 // printer writes through Fluent Bit's own log, at the level of this [OUTPUT].
 type printer struct {
-	api *C.struct_flb_api
+	api *C.struct_log_api
 	ins unsafe.Pointer
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"testing"
 
+	flb "github.com/fluent/fluent-bit-go/output"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,21 +15,21 @@ func TestAPanicBecomesALineAndAnAnswer(t *testing.T) {
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	export := func(l *slog.Logger, v any) (code int) {
-		code = flbOK
-		defer recovered("FLBPluginFlushCtx", l, func() { code = flbRetry })
+		code = flb.FLB_OK
+		defer recovered("FLBPluginFlushCtx", l, func() { code = flb.FLB_RETRY })
 		if v != nil {
 			panic(v)
 		}
 		return code
 	}
-	require.Equal(t, flbOK, export(logger, nil))
+	require.Equal(t, flb.FLB_OK, export(logger, nil))
 	require.Empty(t, log.String())
-	require.Equal(t, flbRetry, export(logger, errors.New("index out of range")))
+	require.Equal(t, flb.FLB_RETRY, export(logger, errors.New("index out of range")))
 	require.Contains(t, log.String(), "panic in FLBPluginFlushCtx: index out of range")
 	log.Reset()
 	// What is no error may be a record's content: only its type is told.
-	require.Equal(t, flbRetry, export(logger, "a line of a tenant"))
+	require.Equal(t, flb.FLB_RETRY, export(logger, "a line of a tenant"))
 	require.Contains(t, log.String(), "panic in FLBPluginFlushCtx: string")
 	require.NotContains(t, log.String(), "a line of a tenant")
-	require.Equal(t, flbRetry, export(nil, "x"))
+	require.Equal(t, flb.FLB_RETRY, export(nil, "x"))
 }

@@ -59,7 +59,7 @@ func TestCIHasVersion2OfTheAWSCLITestedWhereItCanBe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			programs := map[string]string{
-				"make": `echo "make $*, required: ${AWSCLI_REQUIRED:-}"`, "go": "true", "gcc": "true", "aarch64-linux-gnu-gcc": "true", "id": c.id,
+				"make": `echo "make $*, required: ${AWSCLI_REQUIRED:-}"`, "go": "true", "gcc": "true", "aarch64-linux-gnu-gcc": "true", "uname": "echo x86_64", "qemu-aarch64-static": "true", "id": c.id,
 			}
 			for name, text := range map[string]string{"aws": c.aws, "apt-get": c.apt} {
 				if text != "" {

@@ -102,6 +102,8 @@ type Config struct {
 	StorageDir string
 	// Env is added to the environment.
 	Env []string
+	// Emulator runs a loader and a plugin of another architecture: a program and its arguments, in front of the loader's.
+	Emulator []string
 	// Stderr gets a copy of the log.
 	Stderr io.Writer
 }
@@ -214,7 +216,8 @@ func Start(ctx context.Context, cfg Config) (*Host, error) {
 	if builtWithRace(cfg.Plugin) {
 		args = append([]string{"--race"}, args...)
 	}
-	h.cmd = exec.CommandContext(ctx, cfg.Loader, args...)
+	whole := slices.Concat(cfg.Emulator, []string{cfg.Loader}, args)
+	h.cmd = exec.CommandContext(ctx, whole[0], whole[1:]...)
 	h.cmd.Env = append(os.Environ(), cfg.Env...)
 	stdout, err := h.cmd.StdoutPipe()
 	if err != nil {

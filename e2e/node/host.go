@@ -9,8 +9,11 @@ import (
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/host"
 )
 
-// Host is the project's own host of Fluent Bit plugins.
-type Host struct{ Loader string }
+// Host is the project's own host of Fluent Bit plugins. Emulator is for a Loader of another architecture.
+type Host struct {
+	Loader   string
+	Emulator []string
+}
 
 // Name is "host".
 func (Host) Name() string { return "host" }
@@ -32,7 +35,7 @@ func (e Host) Ship(ctx context.Context, r Run) error {
 		outputs = append(outputs, host.Output{Workers: workers, Properties: r.withDefaults(options)})
 	}
 	h, err := host.Start(ctx, host.Config{
-		Loader: e.Loader, Plugin: r.Plugin, Outputs: outputs, Grace: r.Grace,
+		Loader: e.Loader, Emulator: e.Emulator, Plugin: r.Plugin, Outputs: outputs, Grace: r.Grace,
 		Retry: host.Retry{Base: 20 * time.Millisecond, Cap: time.Second},
 		Env:   r.Env, Stderr: r.Log, KeepPoisoned: 64,
 	})

@@ -190,6 +190,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	i.metrics.Flush("ok")
 	i.count(dests, &w.events)
 	i.told(tag, data, &w.events)
+	i.tellUnrouted(tag, by, dests, &w.events)
 	return OK
 }
 
@@ -385,6 +386,7 @@ func (i *Instance) Close() {
 	i.stop()
 	i.watched.Wait()
 	i.queue.Close(ctx)
+	i.tellRest()
 	i.save()
 	open := i.accounts.open()
 	i.accounts.close()

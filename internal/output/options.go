@@ -202,9 +202,12 @@ var specs = []spec{
 		"What the prefix rule cuts off: `tenant-acme` is tenant `acme`.",
 		text(func(o *Options) *string { return &o.NamespacePrefix })},
 	{"tag_prefix", "", "prefixes separated by commas, each ending in containers. or pods.",
-		"How tags of pods' files begin, matched exactly; it tells the layout by its end. Default: `kube.var.log.pods.` and `kube.var.log.containers.`, which is `tail` with `Tag kube.*`.",
+		"How tags of pods' files begin, matched exactly, without wildcards or variables; it tells the layout by its end. Default: `kube.var.log.pods.` and `kube.var.log.containers.`, which is `tail` with `Tag kube.*`.",
 		func(o *Options, v string) error {
 			o.TagPrefix = nil
+			if strings.ContainsRune(v, '*') {
+				return fmt.Errorf("a wildcard is not expanded in %q: a tag that tail makes has the file's path, with dots for slashes, in place of its Tag's *", v)
+			}
 			for _, p := range strings.Split(v, ",") {
 				if p = strings.TrimSpace(p); p != "" {
 					o.TagPrefix = append(o.TagPrefix, p)
@@ -232,8 +235,8 @@ var specs = []spec{
 	{"parser", "none", "none or cri",
 		"`cri`: records hold lines of container log files as the runtime wrote them, which is `tail` without any parser. The plugin takes them apart and joins the parts of long lines: [message.md](message.md). Not with `identity record`.",
 		choice(map[string]bool{"none": false, "cri": true}, func(o *Options) *bool { return &o.ParseCRI })},
-	{"log_key", "", "the name of one top-level field",
-		"Sends this one field raw instead of the record as JSON. Matched exactly.",
+	{"log_key", "", "the name of one top-level field, such as log",
+		"Sends this one field raw instead of the record as JSON. Matched exactly: a record accessor such as `$log` or `$kubernetes['labels']` is refused. To send a field whose name begins with `$`, rename it with a filter.",
 		text(func(o *Options) *string { return &o.LogKey })},
 	{"log_format", "json", "json or json/emf",
 		"`json/emf` announces the embedded metric format for tenants with `emf: true`, and needs one.",
@@ -267,7 +270,7 @@ var specs = []spec{
 	{"log_group_class", "STANDARD", "STANDARD or INFREQUENT_ACCESS",
 		"Of groups that are created; it can't be changed later.",
 		oneOf([]string{"STANDARD", "INFREQUENT_ACCESS"}, func(o *Options) *string { return &o.LogGroupClass })},
-	{"log_group_tags", "", "key=value pairs separated by commas, at most 40, no key starting with aws: or eks-tenant-logs/state or /tenant",
+	{"log_group_tags", "", "key=value pairs separated by commas, of letters, digits, spaces and _.:/=+-@, at most 40, no key starting with aws: or eks-tenant-logs/state or /tenant",
 		"Of groups that are created.",
 		func(o *Options, v string) (err error) {
 			o.LogGroupTags, err = parseTags(v)
@@ -317,6 +320,9 @@ func retentionDays() string {
 // maxTags leaves room for our own tags: a log group has at most 50.
 const maxTags = 40
 
+// tagText is what CreateLogGroup allows in a tag's key and value.
+var tagText = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
+
 func parseTags(v string) (map[string]string, error) {
 	tags := map[string]string{}
 	for _, pair := range strings.Split(v, ",") {
@@ -327,6 +333,7 @@ func parseTags(v string) (map[string]string, error) {
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		_, twice := tags[key]
 		if !ok || key == "" || len(key) > 128 || len(value) > 256 || twice || len(tags) == maxTags ||
+			!tagText.MatchString(key) || !tagText.MatchString(value) ||
 			strings.HasPrefix(strings.ToLower(key), "aws:") || key == "eks-tenant-logs/state" || key == "eks-tenant-logs/tenant" {
 			return nil, fmt.Errorf("at %q", pair)
 		}
@@ -353,7 +360,10 @@ func ParseOptions(get func(name string) string) (Options, error) {
 			v = s.value
 		}
 		err := s.set(&o, v)
+		reason := literal(s.name, v)
 		switch {
+		case reason != "":
+			errs = append(errs, &OptionError{s.name, v, reason + ": give " + s.allowed})
 		case err == nil:
 		case errors.Is(err, errValue):
 			errs = append(errs, &OptionError{s.name, v, "give " + s.allowed})

@@ -39,6 +39,8 @@ type route struct {
 	identity *chunk.Identity
 	emf      bool
 	note     string
+	// unrouted is why the tag names no pod; None where it does, and in `identity record`.
+	unrouted tenancy.Reason
 	// onFailure is what is done while the group does not take events.
 	onFailure string
 	// retention bounds how old an event may be: CloudWatch rejects what it would
@@ -100,7 +102,7 @@ func (v *view) route(tag string) *route {
 	to := v.router.Route(tag)
 	r := v.prepare(to, v.host)
 	if to.Kind == tenancy.KindUnrouted {
-		r.note = unroutedNote(to.Reason, tag)
+		r.note, r.unrouted = unroutedNote(to.Reason, tag), to.Reason
 	}
 	v.routes.Add(tag, r)
 	return r

@@ -115,7 +115,10 @@ func NewLimiter(every time.Duration, now func() time.Time) *Limiter {
 
 // Allow reports whether a line of this kind is to be written now, and how many were
 // held back since the last that was.
-func (l *Limiter) Allow(kind string) (held int, ok bool) {
+func (l *Limiter) Allow(kind string) (held int, ok bool) { return l.AllowOf(kind, 1) }
+
+// AllowOf is Allow for a line that would tell of n things: what is held back is counted in those.
+func (l *Limiter) AllowOf(kind string, n int) (held int, ok bool) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,11 +131,21 @@ func (l *Limiter) Allow(kind string) (held int, ok bool) {
 		return 0, true
 	}
 	if now.Sub(r.last) < l.every {
-		r.held++
+		r.held += n
 		return 0, false
 	}
 	held, r.held, r.last = r.held, 0, now
 	return held, true
+}
+
+// Rest is what is held back of a kind, and forgets it.
+func (l *Limiter) Rest(kind string) (held int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.seen[kind]; r != nil {
+		held, r.held = r.held, 0
+	}
+	return held
 }
 
 // forget makes room: kinds that are quiet, else the oldest half.

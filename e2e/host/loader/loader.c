@@ -1046,6 +1046,18 @@ static void *symbol(const char *name)
     return dlerror() ? NULL : s;
 }
 
+// Memory that ends where the next page can't be touched; size is a multiple of what its content is aligned to.
+static void *before_guard_page(size_t size)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *mem = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED || mprotect(mem + page, page, PROT_NONE) != 0) {
+        die(EXIT_INTERNAL, "no guard page: %s", strerror(errno));
+    }
+    memset(mem, 0xDD, page);
+    return mem + page - size;
+}
+
 static void load(void)
 {
     const char *base = strrchr(conf.plugin_path, '/');
@@ -1077,10 +1089,15 @@ static void load(void)
     if (!reg) {
         die(EXIT_LOAD, "%s has no FLBPluginRegister", conf.plugin_path);
     }
-    plugin.def.type = FLB_PROXY_OUTPUT_PLUGIN;
-    if (reg(&plugin.def) == -1) {
+    // Fluent Bit 4 mallocs what ends with the description; 5.0 and 5.1 zero the fields they added behind it. A plugin
+    // for all of them writes none of those: here that would be a crash.
+    size_t oldest = offsetof(struct plugin_def, event_type);
+    struct plugin_def *def = before_guard_page(oldest);
+    def->type = FLB_PROXY_OUTPUT_PLUGIN;
+    if (reg(def) == -1) {
         die(EXIT_LOAD, "FLBPluginRegister returned -1");
     }
+    memcpy(&plugin.def, def, oldest);
     if (plugin.def.proxy != FLB_PROXY_GOLANG || plugin.def.type != FLB_PROXY_OUTPUT_PLUGIN || !plugin.def.name) {
         die(EXIT_LOAD, "the plugin registered as type %d, proxy %d, name %s: not a Go output", plugin.def.type,
             plugin.def.proxy, plugin.def.name ? plugin.def.name : "(null)");
