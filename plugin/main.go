@@ -152,7 +152,7 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	instancesMu.RLock()
 	name := fmt.Sprintf("%s.%d", pluginName, len(instances))
 	instancesMu.RUnlock()
-	log := telemetry.NewLogger(name, printer{api: p.api, ins: p.o_ins})
+	log := telemetry.NewLogger(name, metrics.Counting(name, printer{api: p.api, ins: p.o_ins}))
 	if err := engine(log); err != nil {
 		report(log, err)
 		return -1

@@ -68,6 +68,8 @@ type Environment struct {
 	Patience time.Duration
 	// ReloadEvery is how often tenants_file is looked at; 0 means 10 s.
 	ReloadEvery time.Duration
+	// RoomEvery is how often the volume of state_path is looked at; 0 means 10 s.
+	RoomEvery time.Duration
 }
 
 // Instance is one [OUTPUT] section at work. Flush may be called by many threads.
@@ -97,7 +99,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if opts.EMF && !mayMakeMetrics(registry) && (opts.TenantsFile == "" || file != nil) {
 		return nil, &OptionError{"log_format", "json/emf", "no tenant in tenants_file has `emf: true`, so no line could make metrics: give a tenant the permission, or json"}
 	}
-	if err := stateFolder(opts.StatePath); err != nil {
+	if err := stateFolder(opts.StatePath, env.Log); err != nil {
 		return nil, err
 	}
 	host := nodeName(env)
@@ -144,6 +146,9 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	ctx, i.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if opts.TenantsFile != "" {
 		i.watched.Go(func() { i.watch(ctx, file) })
+	}
+	if opts.StatePath != "" {
+		i.watched.Go(func() { i.watchRoom(ctx) })
 	}
 	return i, nil
 }

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type Metrics struct {
 	records, recordBytes, changes    *prometheus.CounterVec
 	discarded, unanswered            *prometheus.CounterVec
 	flushes, puts, wire              *prometheus.CounterVec
+	lines                            *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
 	lastArrival                      *prometheus.GaugeVec
@@ -70,6 +72,7 @@ func NewMetrics() *Metrics {
 	m.flushes = counter("flushes_total", "Chunks Fluent Bit handed over, by the answer: ok, or retry, where Fluent Bit keeps the chunk.", "result")
 	m.puts = counter("put_requests_total", "PutLogEvents calls by the class of their answer.", "class")
 	m.wire = counter("put_wire_bytes_total", "Bytes of request bodies as sent, compressed where they were.")
+	m.lines = counter("log_lines_total", "Lines of the plugin's own in Fluent Bit's log. Fluent Bit counts them among its own (fluentbit_logger_logs_total).", "level")
 	m.duration = histogram("put_duration_seconds", "How long PutLogEvents calls took.", prometheus.ExponentialBuckets(0.005, 2, 13))
 	m.fill = histogram("batch_fill_ratio", "How full PutLogEvents calls were, of 1,048,576 bytes.", []float64{0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1})
 	m.lastSuccess = gauge("last_success_timestamp_seconds", "When CloudWatch last accepted events of the tenant.", "tenant")
@@ -89,6 +92,31 @@ func NewMetrics() *Metrics {
 // Registry holds all of the process's metrics: for those who hold alerts to what there is.
 func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
+// Counting is a printer that counts the lines it passes on under an output's name.
+func (m *Metrics) Counting(output string, to Printer) Printer {
+	c := counting{Printer: to, lines: map[slog.Level]prometheus.Counter{}}
+	for level, name := range levels {
+		c.lines[level] = m.lines.WithLabelValues(output, name)
+	}
+	return c
+}
+
+// levels are the levels of lines, named as Fluent Bit's log_level is.
+var levels = map[slog.Level]string{slog.LevelDebug: "debug", slog.LevelInfo: "info", slog.LevelWarn: "warn", slog.LevelError: "error"}
+
+type counting struct {
+	Printer
+	lines map[slog.Level]prometheus.Counter
+}
+
+// Print implements Printer.
+func (c counting) Print(l slog.Level, line string) {
+	c.Printer.Print(l, line)
+	if lines := c.lines[l]; lines != nil {
+		lines.Inc()
+	}
+}
+
 // Snapshot is what is known of an output at one moment.
 type Snapshot struct {
 	InFlight int // PutLogEvents calls
@@ -100,6 +128,9 @@ type Snapshot struct {
 	HeldChunks      int // with Fluent Bit, for log groups that take nothing
 	// RetentionOpen is how many groups' retention is not confirmed.
 	RetentionOpen int
+	// StateFree and StateSize are bytes of the volume of state_path; StateSize 0 where they
+	// are not known.
+	StateFree, StateSize uint64
 }
 
 var (
@@ -109,7 +140,9 @@ var (
 	descEvictions = desc("ledger_evictions_total", "Chunks the ledger forgot: events of theirs may arrive twice.")
 	descOpen      = desc("log_groups_with_retention_open", "Log groups whose retention is not confirmed.")
 	descHeld      = desc("held_chunks", "Chunks that wait with Fluent Bit for log groups that take nothing.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld}
+	descFree      = desc("state_free_bytes", "Bytes free on the volume of state_path.")
+	descSize      = desc("state_size_bytes", "Size of the volume of state_path.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descFree, descSize}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -148,6 +181,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descChunks, float64(s.LedgerChunks))
 		gauge(descOpen, float64(s.RetentionOpen))
 		gauge(descHeld, float64(s.HeldChunks))
+		if s.StateSize > 0 {
+			gauge(descFree, float64(s.StateFree))
+			gauge(descSize, float64(s.StateSize))
+		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
 }
