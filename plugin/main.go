@@ -75,6 +75,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -164,6 +165,7 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	}
 	out, err := output.New(context.Background(), opts, output.Environment{
 		Log: log, Name: name, Metrics: metrics, Listener: listener, Node: os.Getenv("NODE_NAME"),
+		Stop: func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) },
 	})
 	if err != nil {
 		report(log, err)

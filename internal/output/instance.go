@@ -68,8 +68,13 @@ type Environment struct {
 	Patience time.Duration
 	// ReloadEvery is how often tenants_file is looked at; 0 means 10 s.
 	ReloadEvery time.Duration
-	// RoomEvery is how often the volume of state_path is looked at; 0 means 10 s.
+	// RoomEvery is how often the volume of Fluent Bit's storage is looked at; 0 means 1 s.
 	RoomEvery time.Duration
+	// Looked is called after each look at it.
+	Looked func()
+	// Stop asks the host to end, as SIGTERM does. It may be called again; nil where that
+	// can't be asked.
+	Stop func()
 }
 
 // Instance is one [OUTPUT] section at work. Flush may be called by many threads.
@@ -100,6 +105,9 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		return nil, &OptionError{"log_format", "json/emf", "no tenant in tenants_file has `emf: true`, so no line could make metrics: give a tenant the permission, or json"}
 	}
 	if err := stateFolder(opts.StatePath, env.Log); err != nil {
+		return nil, err
+	}
+	if err := startable(&opts); err != nil {
 		return nil, err
 	}
 	host := nodeName(env)
@@ -147,7 +155,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if opts.TenantsFile != "" {
 		i.watched.Go(func() { i.watch(ctx, file) })
 	}
-	if opts.StatePath != "" {
+	if opts.volumeOf() != "" {
 		i.watched.Go(func() { i.watchRoom(ctx) })
 	}
 	return i, nil

@@ -12,7 +12,7 @@ func (i *Instance) snapshot() telemetry.Snapshot {
 	load := i.queue.Load()
 	free, size := i.room()
 	return telemetry.Snapshot{
-		StateFree: free, StateSize: size,
+		StorageFree: free, StorageSize: size,
 		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
 		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(), HeldChunks: i.held.len(),
 	}

@@ -1,12 +1,10 @@
 package output
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/folder"
 )
@@ -42,47 +40,6 @@ func stateFolder(path string, log *slog.Logger) error {
 		return nil
 	}
 	return fmt.Errorf("state_path: %w", err)
-}
-
-// roomEvery is how often the volume of state_path is looked at.
-const roomEvery = 10 * time.Second
-
-// lowRoom is how little may be free of a volume of a size, in bytes, before an error says so:
-// a twentieth, at most 256 MB. The kubelet evicts pods at a tenth.
-func lowRoom(size uint64) uint64 { return min(size/20, 256<<20) }
-
-// watchRoom says while next to nothing is free on the volume of state_path, which is that of
-// storage.path: where Fluent Bit can't make a chunk, it drops the lines that it has read.
-func (i *Instance) watchRoom(ctx context.Context) {
-	every := i.env.RoomEvery
-	if every <= 0 {
-		every = roomEvery
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		if free, size, err := folder.Room(i.opts.StatePath); err == nil && free < lowRoom(size) {
-			i.limited(slog.LevelError, "room", "next to nothing is free on the volume of state_path: where Fluent Bit finds no room for a chunk, it loses the lines that it reads; free space",
-				"path", i.opts.StatePath, "free_bytes", free, "size_bytes", size)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// room is what is free of the volume of state_path, and its size; nothing where none is set.
-func (i *Instance) room() (free, size uint64) {
-	if i.opts.StatePath == "" {
-		return 0, 0
-	}
-	free, size, err := folder.Room(i.opts.StatePath)
-	if err != nil {
-		return 0, 0
-	}
-	return free, size
 }
 
 // whose says where this instance writes: files are named by the place of an [OUTPUT]

@@ -128,9 +128,9 @@ type Snapshot struct {
 	HeldChunks      int // with Fluent Bit, for log groups that take nothing
 	// RetentionOpen is how many groups' retention is not confirmed.
 	RetentionOpen int
-	// StateFree and StateSize are bytes of the volume of state_path; StateSize 0 where they
-	// are not known.
-	StateFree, StateSize uint64
+	// StorageFree and StorageSize are bytes of the volume of Fluent Bit's storage;
+	// StorageSize is 0 where they are not known.
+	StorageFree, StorageSize uint64
 }
 
 var (
@@ -140,8 +140,8 @@ var (
 	descEvictions = desc("ledger_evictions_total", "Chunks the ledger forgot: events of theirs may arrive twice.")
 	descOpen      = desc("log_groups_with_retention_open", "Log groups whose retention is not confirmed.")
 	descHeld      = desc("held_chunks", "Chunks that wait with Fluent Bit for log groups that take nothing.")
-	descFree      = desc("state_free_bytes", "Bytes free on the volume of state_path.")
-	descSize      = desc("state_size_bytes", "Size of the volume of state_path.")
+	descFree      = desc("storage_free_bytes", "Bytes free on the volume of Fluent Bit's storage.")
+	descSize      = desc("storage_size_bytes", "Size of the volume of Fluent Bit's storage.")
 	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descFree, descSize}
 )
 
@@ -181,9 +181,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descChunks, float64(s.LedgerChunks))
 		gauge(descOpen, float64(s.RetentionOpen))
 		gauge(descHeld, float64(s.HeldChunks))
-		if s.StateSize > 0 {
-			gauge(descFree, float64(s.StateFree))
-			gauge(descSize, float64(s.StateSize))
+		if s.StorageSize > 0 {
+			gauge(descFree, float64(s.StorageFree))
+			gauge(descSize, float64(s.StorageSize))
 		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
