@@ -253,6 +253,7 @@ func TestTheHostIsRefusedAConfigurationThatCannotWork(t *testing.T) {
 		"check delay":           {append(region, "retention_check_delay", "2h"), `retention_check_delay: "2h" is not allowed: give a time from 0s to 1h`},
 		"metrics_listen":        {append(region, "metrics_listen", "2021"), `metrics_listen: "2021" is not allowed: give host:port or :port`},
 		"state_path":            {append(region, "state_path", good+"/x"), `state_path: "` + good + `/x" can't be written to: failed to make the folder: there is a file where the folder, or one above it, should be: remove the file`},
+		"full volume of what":   {append(region, "on_full_volume", "stop"), `on_full_volume: "stop" is not allowed: it is the volume of storage_path, which is not set`},
 		"plain http":            {append(region, "endpoint", "http://logs.example.com"), "would send logs unencrypted: use https"},
 		"FIPS and endpoint":     {append(region, "use_fips", "on", "endpoint", "h"), "endpoint is set and would win; set one of them"},
 		"profile unknown":       {append(region, "profile", "nobody"), "failed to load the AWS configuration"},
