@@ -88,7 +88,7 @@ func errorLines(listen, own string) int {
 	return sampleAt("http://"+own+"/api/v2/metrics/prometheus", all) - sampleAt("http://"+listen+"/metrics", ours)
 }
 
-// page is what a URL answers; empty while nobody answers.
+// page is what a URL answers; empty while nothing answers.
 func page(url string) string {
 	resp, err := http.Get(url)
 	if err != nil {
@@ -102,7 +102,7 @@ func page(url string) string {
 	return string(text)
 }
 
-// sampleAt is the value of one sample, labels included; 0 where nobody answers or it is not there.
+// sampleAt is the value of one sample, labels included; 0 where nothing answers or it is not there.
 func sampleAt(url, name string) int {
 	for _, line := range strings.Split(page(url), "\n") {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
