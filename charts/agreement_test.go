@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -118,6 +119,9 @@ func TestThePluginTakesItsOptions(t *testing.T) {
 		require.NoError(t, err, name)
 		require.Equal(t, name == "plugin-only", options.AutoCreateGroup, "%s: with the provisioner, nodes make no group", name)
 		require.NotEmpty(t, options.StatePath)
+		require.Equal(t, c.Service["storage.path"], options.StoragePath, "%s: the volume that is watched is that of the chunks", name)
+		require.True(t, options.StopWhenFull)
+		require.Equal(t, filepath.Dir(options.StoragePath), filepath.Dir(c.Pipeline.Inputs[0]["db"].(string)), "%s: what was read while the disk was full is not written down, and is read again", name)
 
 		grace := time.Duration(c.Service["grace"].(float64)) * time.Second
 		termination := time.Duration(*one[*appsv1.DaemonSet](t, all, release+"-fluent-bit").Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second

@@ -199,7 +199,7 @@ func TestTheNumbersOfAlertsFollowTheValues(t *testing.T) {
 	} {
 		require.True(t, strings.HasSuffix(exprs[alert], end), "%s: %s", alert, exprs[alert])
 	}
-	rendered, err = render(t, cases(t)["minimal"], "monitoring.rules.enabled=true", "fullnameOverride=agent", "fluentBit.config.holdBudget=0",
+	rendered, err = render(t, cases(t)["minimal"], "monitoring.rules.enabled=true", "fullnameOverride=agent", "fluentBit.config.holdBudget=0", "fluentBit.config.storage.totalLimitSize=750MB",
 		"monitoring.rules.runbookUrl=https://wiki.example/logs")
 	require.NoError(t, err)
 	for _, r := range foreignObjects[prometheusRule](t, rendered, "PrometheusRule")[0].Spec.rules() {
@@ -210,6 +210,9 @@ func TestTheNumbersOfAlertsFollowTheValues(t *testing.T) {
 		}
 		if r.Alert == "TenantLogsHoldingChunks" {
 			require.Contains(t, r.Expr, "> 1638 # heldChunks")
+		}
+		if r.Alert == "TenantLogsStorageLimitTooHigh" {
+			require.Contains(t, r.Expr, "/ 100 * 750000000 # storageLimitBytes") // Fluent Bit's MB
 		}
 	}
 	// Of whom it is known by the namespace's name alone.

@@ -55,8 +55,8 @@ var others = map[string]another{
 	"fluentBit.env": {`[{"name": "A", "value": "b"}]`, nil}, "fluentBit.envFrom": {`[{"secretRef": {"name": "x"}}]`, nil}, "fluentBit.extraVolumes": {`[{"name": "x", "emptyDir": {}}]`, nil},
 	"fluentBit.extraVolumeMounts": {`[{"name": "x", "mountPath": "/x"}]`, nil}, "fluentBit.dnsPolicy": {`"Default"`, nil}, "fluentBit.dnsConfig": {`{"nameservers": ["169.254.20.10"]}`, nil},
 	"fluentBit.config.layout": {`"containers"`, nil}, "fluentBit.config.logLevel": {`"debug"`, nil}, "fluentBit.config.retentionCheckDelay": {`"1m"`, nil},
-	"fluentBit.config.tail.bufferMaxSize": {`"8MB"`, nil},
-	"fluentBit.config.storage.totalLimitSize": {`"10G"`, nil}, "fluentBit.config.storage.backlogMemLimit": {`"64M"`, nil}, "fluentBit.config.storage.sync": {`"full"`, nil},
+	"fluentBit.config.tail.bufferMaxSize":     {`"8MB"`, nil},
+	"fluentBit.config.storage.totalLimitSize": {`"10G"`, nil}, "fluentBit.config.storage.onFullVolume": {`"continue"`, nil}, "fluentBit.config.storage.backlogMemLimit": {`"64M"`, nil}, "fluentBit.config.storage.sync": {`"full"`, nil},
 	"fluentBit.config.extraInputs": {`[{"name": "systemd", "tag": "host.*"}]`, nil}, "fluentBit.config.extraFilters": {`[{"name": "grep", "match": "host.*"}]`, nil}, "fluentBit.config.extraOutputs": {`[{"name": "null", "match": "host.*"}]`, nil},
 	"enrich.annotations": {"true", map[string]string{"enrich.enabled": "true"}},
 
@@ -83,7 +83,7 @@ var others = map[string]another{
 
 	"monitoring.podMonitor.labels": {`{"a": "b"}`, nil}, "monitoring.podMonitor.interval": {`"1m"`, nil}, "monitoring.podMonitor.scrapeTimeout": {`"5s"`, nil},
 	"monitoring.rules.labels": {`{"a": "b"}`, nil}, "monitoring.rules.annotations": {`{"a": "b"}`, nil}, "monitoring.rules.alertLabels": {`{"a": "b"}`, nil}, "monitoring.rules.disabled": {`["TenantLogsThrottled"]`, nil},
-	"monitoring.rules.runbookUrl": {`"https://example.com/x"`, nil}, "monitoring.rules.thresholds.throttledRatio": {"0.5", nil},
+	"monitoring.rules.runbookUrl": {`"https://example.com/x"`, nil}, "monitoring.rules.thresholds.throttledRatio": {"0.5", nil}, "monitoring.rules.thresholds.diskFreeRatio": {"0.5", nil},
 	"monitoring.dashboard.annotations": {`{"a": "b"}`, nil}, "monitoring.dashboard.labels.grafana_dashboard": {`"2"`, nil},
 }
 

@@ -47,6 +47,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -111,7 +112,7 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	instancesMu.RLock()
 	name := fmt.Sprintf("%s.%d", pluginName, len(instances))
 	instancesMu.RUnlock()
-	log := telemetry.NewLogger(name, printer{api: p.api, ins: p.o_ins})
+	log := telemetry.NewLogger(name, metrics.Counting(name, printer{api: p.api, ins: p.o_ins}))
 	if err := engine(log); err != nil {
 		report(log, err)
 		return -1
@@ -124,6 +125,7 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	}
 	out, err := output.New(context.Background(), opts, output.Environment{
 		Log: log, Name: name, Metrics: metrics, Listener: listener, Node: os.Getenv("NODE_NAME"),
+		Stop: func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) },
 	})
 	if err != nil {
 		report(log, err)

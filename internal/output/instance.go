@@ -59,6 +59,13 @@ type Environment struct {
 	Patience time.Duration
 	// ReloadEvery is how often tenants_file is looked at; 0 means 10 s.
 	ReloadEvery time.Duration
+	// RoomEvery is how often the volume of Fluent Bit's storage is looked at; 0 means 1 s.
+	RoomEvery time.Duration
+	// Looked is called after each look at it.
+	Looked func()
+	// Stop asks the host to end, as SIGTERM does. It may be called again; nil where that
+	// can't be asked.
+	Stop func()
 }
 
 // Instance is one [OUTPUT] section at work. Flush may be called by many threads.
@@ -90,7 +97,10 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if opts.EMF && !mayMakeMetrics(registry) && (opts.TenantsFile == "" || file != nil) {
 		return nil, &OptionError{"log_format", "json/emf", "no tenant in tenants_file has `emf: true`, so no line could make metrics: give a tenant the permission, or json"}
 	}
-	if err := stateFolder(opts.StatePath); err != nil {
+	if err := stateFolder(opts.StatePath, env.Log); err != nil {
+		return nil, err
+	}
+	if err := startable(&opts); err != nil {
 		return nil, err
 	}
 	host := nodeName(env)
@@ -141,6 +151,9 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	ctx, i.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if opts.TenantsFile != "" {
 		i.watched.Go(func() { i.watch(ctx, file) })
+	}
+	if opts.volumeOf() != "" {
+		i.watched.Go(func() { i.watchRoom(ctx) })
 	}
 	return i, nil
 }

@@ -13,8 +13,9 @@ import (
 func (i *Instance) snapshot() telemetry.Snapshot {
 	load := i.queue.Load()
 	skew, told := i.clock.Told()
+	free, size := i.room()
 	return telemetry.Snapshot{
-		ClockSkew: skew, ClockTold: told,
+		ClockSkew: skew, ClockTold: told, StorageFree: free, StorageSize: size,
 		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
 		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(), HeldChunks: i.held.len(),
 	}

@@ -62,6 +62,10 @@ type Options struct {
 
 	// StatePath is a folder; empty for none.
 	StatePath string
+	// StoragePath is Fluent Bit's storage.path; empty where it is not told.
+	StoragePath string
+	// StopWhenFull ends Fluent Bit where the volume of StoragePath is full.
+	StopWhenFull bool
 	// MetricsListen is host:port; empty for no metrics.
 	MetricsListen string
 }
@@ -295,6 +299,13 @@ var specs = []spec{
 	{"state_path", "", "the path of a folder",
 		"Where is kept over a restart what was delivered of chunks that were not delivered whole, so that the rest does not bring it twice. Beside Fluent Bit's `storage.path`, with `storage.type filesystem`.",
 		text(func(o *Options) *string { return &o.StatePath })},
+	{"storage_path", "", "Fluent Bit's `storage.path`",
+		"The folder of Fluent Bit's chunks, which a plugin can't ask for. Its volume's free space is watched: a metric, and an error while next to nothing is free.",
+		text(func(o *Options) *string { return &o.StoragePath })},
+	{"on_full_volume", "continue", "continue or stop",
+		"What is done while the volume of `storage_path` is full, where Fluent Bit reads on and loses every line. `stop` ends Fluent Bit in order after 10 s in which nothing was accepted, and refuses a start unless chunks wait there: lines wait in their files. " +
+			"It needs something that starts Fluent Bit again, also after exit code 0, such as the kubelet.",
+		choice(map[string]bool{"continue": false, "stop": true}, func(o *Options) *bool { return &o.StopWhenFull })},
 	{"metrics_listen", "", "host:port or :port",
 		"Metrics and health: [metrics.md](metrics.md). One address a process.",
 		func(o *Options, v string) error {
@@ -390,6 +401,9 @@ func (o *Options) together() (errs []error) {
 	if o.ParseCRI && o.Identity == "record" {
 		add("parser", "cri", "identity is record, and the parts of different containers' lines could be joined; let the forwarders parse, or set identity tag")
 	}
+	if o.StopWhenFull && o.StoragePath == "" {
+		add("on_full_volume", "stop", "it is the volume of storage_path, which is not set")
+	}
 	for _, kind := range []struct {
 		name string
 		on   bool
@@ -453,6 +467,7 @@ func (o *Options) Effective(inForce ...slog.Attr) []slog.Attr {
 		"log_group_tags": strings.Join(tags, ","), "kms_key_id": o.KMSKeyID, "deletion_protection": o.DeletionProtection,
 		"log_format": word(o.EMF, "json/emf", "json"), "late_events": word(o.DropLate, "drop", "restamp"), "on_failure": o.OnFailure, "hold_budget": o.HoldBudget,
 		"compress": word(o.Compress, "gzip", "none"), "flush_timeout": o.FlushTimeout.String(), "max_in_flight": o.MaxInFlight, "metrics_listen": o.MetricsListen, "state_path": o.StatePath,
+		"storage_path": o.StoragePath, "on_full_volume": word(o.StopWhenFull, "stop", "continue"),
 	}
 	for _, a := range inForce {
 		values[a.Key] = a.Value.Any()

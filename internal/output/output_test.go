@@ -106,6 +106,7 @@ func TestOptionsThatContradictEachOther(t *testing.T) {
 	}{
 		"external id alone": {map[string]string{"external_id": "abc"}, []string{"external_id", "role_arn, which is not set"}},
 		"sts alone":         {map[string]string{"sts_endpoint": "h"}, []string{"sts_endpoint", "neither of which is set"}},
+		"stop, no storage":  {map[string]string{"on_full_volume": "stop"}, []string{"on_full_volume", "storage_path, which is not set"}},
 		"FIPS and endpoint": {map[string]string{"use_fips": "on", "endpoint": "h"}, []string{"use_fips", "endpoint is set and would win"}},
 		"registry, no file": {map[string]string{"tenant_source": "registry"}, []string{"tenant_source", "tenants_file, which is not set"}},
 		"groups that meet":  {map[string]string{"platform_log_group": "/eks/tenants/p"}, []string{"platform_log_group", "lies inside a prefix of tenants"}},
@@ -310,7 +311,7 @@ func TestTheEffectiveConfigurationIsWhole(t *testing.T) {
 	for _, s := range specs {
 		switch s.name {
 		case "endpoint", "tenants_file", "tag_prefix", "log_key", "kms_key_id": // empty here
-		case "state_path", "metrics_listen": // empty here, too
+		case "state_path", "storage_path", "metrics_listen": // empty here, too
 		default:
 			require.Contains(t, said, s.name)
 		}

@@ -1,9 +1,12 @@
 package output
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"log/slog"
 	"path/filepath"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/folder"
 )
 
 // ledgerFile is where this instance keeps its ledger; empty where it keeps none.
@@ -18,15 +21,25 @@ func (i *Instance) ledgerFile() string {
 	return filepath.Join(i.opts.StatePath, name+".ledger")
 }
 
-// stateFolder makes the folder of state_path, where one is set.
-func stateFolder(path string) error {
+// stateFolder makes the folder of state_path, where one is set, and proves that it can be
+// written to: the ledger is written when the process ends, when it is too late to say so.
+//
+// A full volume is an error in the log and no reason to refuse: only delivery takes Fluent
+// Bit's own chunks off the disk, and a refusal would go on for as long as they are there.
+func stateFolder(path string, log *slog.Logger) error {
 	if path == "" {
 		return nil
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("state_path: %q can't be used: %w: give a folder that can be written to, beside storage.path", path, err)
+	err := folder.Prove(path)
+	var fault *folder.Fault
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &fault) && fault.Full():
+		log.Error("state_path: the volume is full; starting nevertheless, because delivery frees what chunks take; Fluent Bit loses the lines that it reads until there is room", "error", err)
+		return nil
 	}
-	return nil
+	return fmt.Errorf("state_path: %w", err)
 }
 
 // whose says where this instance writes: files are named by the place of an [OUTPUT]

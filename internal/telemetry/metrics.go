@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type Metrics struct {
 	discarded, unanswered            *prometheus.CounterVec
 	flushes, puts, wire              *prometheus.CounterVec
 	renewals                         *prometheus.CounterVec
+	lines                            *prometheus.CounterVec
 	duration, fill                   *prometheus.HistogramVec
 	lastSuccess, retention, tenants  *prometheus.GaugeVec
 	lastArrival                      *prometheus.GaugeVec
@@ -72,6 +74,7 @@ func NewMetrics() *Metrics {
 	m.puts = counter("put_requests_total", "PutLogEvents calls by the class of their answer.", "class")
 	m.wire = counter("put_wire_bytes_total", "Bytes of request bodies as sent, compressed where they were.")
 	m.renewals = counter("credential_renewals_total", "Attempts to get AWS credentials from their source, by what made them necessary and whether any were had.", "cause", "result")
+	m.lines = counter("log_lines_total", "Lines of the plugin's own in Fluent Bit's log. Fluent Bit counts them among its own (fluentbit_logger_logs_total).", "level")
 	m.duration = histogram("put_duration_seconds", "How long PutLogEvents calls took.", prometheus.ExponentialBuckets(0.005, 2, 13))
 	m.fill = histogram("batch_fill_ratio", "How full PutLogEvents calls were, of 1,048,576 bytes.", []float64{0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1})
 	m.lastSuccess = gauge("last_success_timestamp_seconds", "When CloudWatch last accepted events of the tenant.", "tenant")
@@ -91,6 +94,31 @@ func NewMetrics() *Metrics {
 // Registry holds all of the process's metrics: for those who hold alerts to what there is.
 func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
+// Counting is a printer that counts the lines it passes on under an output's name.
+func (m *Metrics) Counting(output string, to Printer) Printer {
+	c := counting{Printer: to, lines: map[slog.Level]prometheus.Counter{}}
+	for level, name := range levels {
+		c.lines[level] = m.lines.WithLabelValues(output, name)
+	}
+	return c
+}
+
+// levels are the levels of lines, named as Fluent Bit's log_level is.
+var levels = map[slog.Level]string{slog.LevelDebug: "debug", slog.LevelInfo: "info", slog.LevelWarn: "warn", slog.LevelError: "error"}
+
+type counting struct {
+	Printer
+	lines map[slog.Level]prometheus.Counter
+}
+
+// Print implements Printer.
+func (c counting) Print(l slog.Level, line string) {
+	c.Printer.Print(l, line)
+	if lines := c.lines[l]; lines != nil {
+		lines.Inc()
+	}
+}
+
 // Snapshot is what is known of an output at one moment.
 type Snapshot struct {
 	InFlight int // PutLogEvents calls
@@ -106,6 +134,9 @@ type Snapshot struct {
 	// answer of AWS told its time.
 	ClockSkew time.Duration
 	ClockTold bool
+	// StorageFree and StorageSize are bytes of the volume of Fluent Bit's storage;
+	// StorageSize is 0 where they are not known.
+	StorageFree, StorageSize uint64
 }
 
 var (
@@ -116,7 +147,9 @@ var (
 	descOpen      = desc("log_groups_with_retention_open", "Log groups whose retention is not confirmed.")
 	descHeld      = desc("held_chunks", "Chunks that wait with Fluent Bit for log groups that take nothing.")
 	descSkew      = desc("clock_skew_seconds", "How far this node's clock is ahead of AWS's; negative where it is behind, 0 below 5 s.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew}
+	descFree      = desc("storage_free_bytes", "Bytes free on the volume of Fluent Bit's storage.")
+	descSize      = desc("storage_size_bytes", "Size of the volume of Fluent Bit's storage.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew, descFree, descSize}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -157,6 +190,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descHeld, float64(s.HeldChunks))
 		if s.ClockTold {
 			gauge(descSkew, s.ClockSkew.Seconds())
+		}
+		if s.StorageSize > 0 {
+			gauge(descFree, float64(s.StorageFree))
+			gauge(descSize, float64(s.StorageSize))
 		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}

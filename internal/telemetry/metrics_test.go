@@ -20,8 +20,9 @@ import (
 func busy(m *Metrics, name string) *Output {
 	o := m.Output(name)
 	o.Start(func() Snapshot {
-		return Snapshot{InFlight: 3, Oldest: time.Now().Add(-time.Hour), LedgerChunks: 2, LedgerEvictions: 1, RetentionOpen: 4}
+		return Snapshot{InFlight: 3, Oldest: time.Now().Add(-time.Hour), LedgerChunks: 2, LedgerEvictions: 1, RetentionOpen: 4, StorageFree: 5 << 20, StorageSize: 10 << 20}
 	})
+	NewLogger(name, m.Counting(name, make(chanPrinter))).Error("x")
 	o.Records("acme", Delivered, 10, 1000)
 	o.Records("", Unrouted, 1, 100)
 	o.Change("acme", "restamped", 2)
@@ -230,3 +231,26 @@ func TestTheListenerWritesThroughOutputsThatAreThere(t *testing.T) {
 	require.Empty(t, first)
 	l.Leave(b)
 }
+
+// Fluent Bit counts the plugin's lines among its own: the difference is Fluent Bit's, also
+// where its log_level leaves lines out.
+func TestLinesAreCountedByLevel(t *testing.T) {
+	m := NewMetrics()
+	printed := make(quiet, 100)
+	log := NewLogger("x", m.Counting("x.0", printed))
+	log.Debug("left out")
+	log.Info("one")
+	log.Warn("two")
+	log.Error("three")
+	log.Error("four")
+	require.Len(t, printed, 4)
+	for level, want := range map[string]float64{"debug": 0, "info": 1, "warn": 1, "error": 2} {
+		require.Equal(t, want, testutil.ToFloat64(m.lines.WithLabelValues("x.0", level)), level)
+	}
+}
+
+// quiet takes no debug lines.
+type quiet chan string
+
+func (quiet) Enabled(l slog.Level) bool         { return l > slog.LevelDebug }
+func (c quiet) Print(_ slog.Level, line string) { c <- line }

@@ -77,6 +77,8 @@ pipeline:
       db.locking: "on"
       db.compare_filename: "on"
       storage.type: filesystem
+      # On, a tenant whose chunks wait would pause the reading of all tenants' files
+      # (docs/faults.md); and Fluent Bit would not use the disk in an outage.
       storage.pause_on_chunks_overlimit: "off"
 {{- with $c.extraInputs }}
 {{ toYaml . | indent 4 }}
@@ -175,5 +177,7 @@ compress: {{ .Values.logs.compress }}
 flush_timeout: {{ printf "%ds" (int $c.flushTimeout) }}
 max_in_flight: {{ int $c.maxInFlight | quote }}
 state_path: /state/ledger
+storage_path: /state/storage
+on_full_volume: {{ $c.storage.onFullVolume }}
 metrics_listen: ":2021"
 {{- end }}

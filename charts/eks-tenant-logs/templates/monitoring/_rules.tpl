@@ -16,6 +16,9 @@
 {{- $seconds = add $seconds (mul (int (regexFind "[0-9]+" .)) (get (dict "h" 3600 "m" 60 "s" 1) (regexFind "[hms]" .))) }}
 {{- end }}
 {{- $_ := set $numbers "threeResyncs" (mul 3 $seconds) }}
+{{- /* Fluent Bit's units are of 1,000. */ -}}
+{{- $limit := .Values.fluentBit.config.storage.totalLimitSize }}
+{{- $_ := set $numbers "storageLimitBytes" (mul (int64 (regexFind "[0-9]+" $limit)) (get (dict "K" 1000 "M" 1000000 "G" 1000000000) (regexFind "[KMG]" $limit))) }}
 {{- toYaml $numbers }}
 {{- end }}
 
