@@ -153,9 +153,10 @@ func TestAConnectionIsGivenUpWhileACallIsOnItsWay(t *testing.T) {
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	s, transport, call := caller(t, fakeaws.Config{})
 	require.Zero(t, s.CloseIdle())
-	_, err := call()
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return s.CloseIdle() == 1 }, time.Minute, time.Millisecond, "idle once the answer is out")
+	require.Eventually(t, func() bool { // the client may end a connection itself
+		_, err := call()
+		return err == nil && s.CloseIdle() == 1
+	}, time.Minute, time.Millisecond, "idle once the answer is out")
 	require.Zero(t, s.CloseIdle())
 
 	// A call under way is none of it.
