@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	// The SDK goes on asking for a role's credentials when whoever asked has left.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/aws/aws-sdk-go-v2/aws.(*CredentialsCache).singleRetrieve"))
+	// A role's credentials are asked for on, when the call that needed them has been given up.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/eks-tenant-logs/eks-tenant-logs/internal/awsclient.(*renewal).attempt"))
 }
 
 // world is a CloudWatch Logs with a clock of its own, which stands in the past so that it
