@@ -83,13 +83,14 @@ func (n *Node) WriteLines(p Pod, lines ...Line) error {
 		if l.Stderr {
 			stream = "stderr"
 		}
-		at := l.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
-		text := l.Text
+		at, text := l.Time.UTC(), l.Text
+		const layout = "2006-01-02T15:04:05.000000000Z07:00"
 		for len(text) > maxPartial {
-			fmt.Fprintf(&b, "%s %s P %s\n", at, stream, text[:maxPartial])
+			fmt.Fprintf(&b, "%s %s P %s\n", at.Format(layout), stream, text[:maxPartial])
 			text = text[maxPartial:]
+			at = at.Add(time.Microsecond) // the runtime takes the time of each part
 		}
-		fmt.Fprintf(&b, "%s %s F %s\n", at, stream, text)
+		fmt.Fprintf(&b, "%s %s F %s\n", at.Format(layout), stream, text)
 	}
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
