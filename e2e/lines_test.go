@@ -32,10 +32,10 @@ type line struct {
 // event, delivered again; what is partial goes on in the next event of the same output.
 func readLines(t require.TestingT, events []fakeaws.Event) (lines []line, ends bool) {
 	type part struct {
-		at, stream    string
-		text          []byte
-		partial       bool
-		times, record int
+		at, stream string
+		text       []byte
+		partial    bool
+		times      int
 	}
 	var parts []*part
 	same := map[string]*part{}

@@ -196,7 +196,7 @@ func TestAReplacedCredentialsFileIsReadAgain(t *testing.T) {
 			w.RetireKey(second.AccessKeyID)
 			w.pass(2 * askGap)
 			w.looked(c)
-			w.refusedOnce(c)
+			_ = w.refusedOnce(c)
 			require.NoError(t, w.put(c))
 			require.Equal(t, third.AccessKeyID, w.last())
 			require.Equal(t, []Cause{CauseFirst, CauseChanged, CauseChanged}, w.causes())
@@ -235,7 +235,7 @@ func TestAChangedSecretIsReadAgain(t *testing.T) {
 	require.NoError(t, err)
 	write(profileText("default", key))
 	w.looked(c)
-	w.refusedOnce(c)
+	_ = w.refusedOnce(c)
 	require.NoError(t, w.put(c))
 }
 
@@ -358,7 +358,7 @@ func TestARoleIsAssumedWithKeysThatWereRotated(t *testing.T) {
 	w.RetireKey(key.AccessKeyID)
 	w.ExpireSessions(logsRole)
 	w.looked(own)
-	w.refusedOnce(tenant)
+	_ = w.refusedOnce(tenant)
 	require.NoError(t, w.put(tenant))
 	require.Equal(t, 1, w.CallCount("AssumeRole")-len(w.AssumedRoles()), "STS refused the old key once, and the SDK's retry had the new one")
 }
@@ -377,7 +377,7 @@ func TestAWebIdentityTokenThatIsRotatedLateIsUsedOnceItIsThere(t *testing.T) {
 	w.pass(maxAskGap)
 	write(token(-time.Second)) // what STS takes no more
 	w.ExpireSessions(logsRole)
-	w.refusedOnce(c)
+	_ = w.refusedOnce(c)
 	for range 20 {
 		err := w.put(c)
 		require.Equal(t, ClassCredentials, Classify(err), "%v", err)
@@ -417,7 +417,7 @@ func TestAPodIdentityAgentThatRestartsIsAskedAgain(t *testing.T) {
 	// Away, and the session has ended: the call fails, and says who is away.
 	w.ExpireSessions(logsRole)
 	w.pass(maxAskGap * 2)
-	w.refusedOnce(c)
+	_ = w.refusedOnce(c)
 	require.Error(t, w.put(c))
 	w.pass(podSessionLife)
 	err = w.put(c)

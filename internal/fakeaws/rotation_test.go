@@ -74,7 +74,7 @@ func TestSessionsEndBeforeTheirTime(t *testing.T) {
 			f := start(t, fakeaws.Config{})
 			agent, err := f.StartPodIdentityAgent(rotatedRole, "token")
 			require.NoError(t, err)
-			defer agent.Stop()
+			defer func() { require.NoError(t, agent.Stop()) }()
 			session := askAgent(t, agent, "token")
 			require.Equal(t, good, codesFor(t, f, session))
 			require.Zero(t, test.end(f.Server, rotatedRole+"s"))
