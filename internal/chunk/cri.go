@@ -28,9 +28,13 @@ type runtimeLine struct {
 
 var streamNames = [...]string{"stdout", "stderr"}
 
+// maxTime bounds the bytes of a time with the space behind it. Runtimes write 35 at most. Without
+// a bound, a line of NULs would be searched to its end from each of them.
+const maxTime = 64
+
 // parseRuntimeLine takes a line apart.
 func parseRuntimeLine(line []byte) (l runtimeLine, ok bool) {
-	if l.timeTo = bytes.IndexByte(line, ' '); l.timeTo < 0 {
+	if l.timeTo = bytes.IndexByte(line[:min(len(line), maxTime)], ' '); l.timeTo < 0 {
 		return l, false
 	}
 	if l.ms, ok = parseTime(line[:l.timeTo]); !ok {

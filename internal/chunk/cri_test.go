@@ -95,6 +95,17 @@ func TestOneFieldOfALineIsSentRaw(t *testing.T) {
 	require.Equal(t, 1, ev.Stats.Partial)
 }
 
+// A tenant's line costs as much as its length, whatever is in it.
+func BenchmarkALineOfNULs(b *testing.B) {
+	data := raw("2026-09-21T14:13:00Z stdout F " + strings.Repeat("\x00x", 8000))
+	var d Decoder
+	ev := &Events{}
+	for b.Loop() {
+		d.Decode(data, Options{CRI: true}, ev)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/16000, "ns/byte")
+}
+
 // What a reader does: in the order in which GetLogEvents returns a stream, what is partial goes
 // on in the next event of the same stream.
 func readLines(t require.TestingT, events []Event, message func(i int) []byte) map[string][]string {
