@@ -47,7 +47,7 @@ type Config struct {
 	MaxConns int
 	// Now replaces the clock that expiries are compared with; nil means time.Now.
 	Now func() time.Time
-	// Renewed, if set, is told of each attempt to get credentials. It is called from many
+	// Renewed, if set, gets each attempt to get credentials. It is called from many
 	// goroutines, and calls wait for it.
 	Renewed func(Renewal)
 }

@@ -23,7 +23,7 @@ import (
 // cache's place. It asks the source anew when the source's files change, when AWS refuses what the
 // source handed out, and before the expiry.
 //
-// How often a source is asked is bounded for each identity, whoever asks and why:
+// How often a source is asked is bounded for each identity:
 const (
 	// askGap is how long a source is left alone after an answer. After steadyAsks answers without
 	// credentials that AWS accepts it doubles with each further one, to maxAskGap: a role that was
@@ -302,7 +302,7 @@ func (r *renewal) attempt(why Cause, done chan struct{}) {
 	r.tell(r.finish(why, c, err))
 }
 
-// tell tells of an attempt; a panic of who is told must not end Fluent Bit either.
+// tell tells of an attempt; a panic in it must not end Fluent Bit either.
 func (r *renewal) tell(attempt Renewal) {
 	if r.told == nil {
 		return

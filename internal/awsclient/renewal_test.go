@@ -619,7 +619,7 @@ func TestManyRefusedCallsAskOnce(t *testing.T) {
 	require.Len(t, w.AssumedRoles(), 2)
 }
 
-// What an operator is told of where the credentials come from.
+// What a log line says of where the credentials come from.
 func TestEachSourceIsNamed(t *testing.T) {
 	for name, test := range map[string]struct {
 		config string

@@ -11,7 +11,7 @@ import (
 )
 
 // PodIdentityAgent stands in for the agent of EKS Pod Identity on a node: an HTTP server on the loopback
-// interface that gives whoever brings the right token a session of one role. Its URL is for
+// interface that gives a caller with the right token a session of one role. Its URL is for
 // AWS_CONTAINER_CREDENTIALS_FULL_URI. Like the node's, it can be away, restart and fail. All methods may be called at
 // the same time.
 type PodIdentityAgent struct {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What happens to credentials while somebody uses them: keys are rotated and retired, sessions end
+// What happens to credentials while they are in use: keys are rotated and retired, sessions end
 // before their time or are revoked, a cluster's signing key is replaced.
 
 // RotateKey makes another key for whom a key belongs to. The first one stays good until RetireKey.

@@ -41,7 +41,7 @@ func (i *Instance) observe(p delivery.Put) {
 	i.metrics.Put(tenant, p.Class.String(), arrived, p.Took, float64(p.Bytes)/delivery.MaxBatchBytes, p.Wire)
 }
 
-// clockWarning is from which difference between this node's clock and AWS's on an operator is told.
+// clockWarning is the difference between the clocks of this node and of AWS from which on a line is logged.
 // chronyd keeps a node within milliseconds; at 5 minutes AWS refuses signatures.
 const clockWarning = time.Minute
 

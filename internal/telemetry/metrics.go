@@ -247,7 +247,7 @@ func (m *Metrics) Output(name string) *Output {
 	return &Output{m: m, name: name, others: map[string]float64{}, now: time.Now}
 }
 
-// Clock replaces the clock of what is shown as a time, before anything is: whoever compares it
+// Clock replaces the clock of what is shown as a time, before anything is: a reader that compares it
 // with another's has that of a machine that is right.
 func (o *Output) Clock(now func() time.Time) {
 	if o != nil {
