@@ -127,7 +127,7 @@ fluent-bit-check: kube chart-tools ## all that must pass before the Fluent Bit o
 
 .PHONY: arm64-test
 arm64-test: ## the plugin and tenantlogs for arm64, run by qemu's user mode where this machine is none; needs qemu-user-static, gcc-aarch64-linux-gnu
-	ARM64_REQUIRED=1 go test -count=1 -timeout 30m -run '^TestARM64' -v ./e2e
+	E2E_ARM64=1 go test -count=1 -timeout 30m -run '^TestARM64' -v ./e2e
 
 .PHONY: live
 live: ## ask a real AWS account what only AWS can tell; needs TENANTLOGS_LIVE_ACCOUNT (docs/live.md)

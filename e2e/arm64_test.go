@@ -28,8 +28,8 @@ const armSysroot = "/usr/aarch64-linux-gnu"
 // arm64 builds the plugin and the host's loader for arm64, and says how to run them. What is built later is for arm64, too.
 func arm64(t *testing.T) (e node.Host, plugin string) {
 	t.Helper()
-	if os.Getenv("ARM64_REQUIRED") == "" && runtime.GOARCH != "arm64" {
-		t.Skip("not asked for: make arm64-test runs this with ARM64_REQUIRED=1; the plugin and tenantlogs for arm64 are NOT run here")
+	if os.Getenv("E2E_ARM64") == "" && runtime.GOARCH != "arm64" {
+		t.Skip("not asked for: make arm64-test runs this with E2E_ARM64=1; the plugin and tenantlogs for arm64 are NOT run here")
 	}
 	compiler := "gcc"
 	if runtime.GOARCH != "arm64" {

@@ -156,9 +156,9 @@ func endings(t *testing.T, joins string, signal syscall.Signal, ends int, load b
 	return result
 }
 
-// rounds is how often Fluent Bit is ended: $ROUNDS in longer runs.
+// rounds is how often Fluent Bit is ended: $E2E_ROUNDS in longer runs.
 func rounds(t *testing.T, n int) int {
-	if v := os.Getenv("ROUNDS"); v != "" {
+	if v := os.Getenv("E2E_ROUNDS"); v != "" {
 		given, err := strconv.Atoi(v)
 		require.NoError(t, err)
 		return given
@@ -186,11 +186,11 @@ func TestALineHalfWrittenWhenKilledArrivesWhole(t *testing.T) {
 	}
 }
 
-// What the chart did before, and the alternative, for docs/faults.md: $JOINED_BY_TAIL=1 prints
+// What the chart did before, and the alternative, for docs/faults.md: $E2E_JOINED_BY_TAIL=1 prints
 // their figures. Both lose lines, and the first crashes Fluent Bit 5.1.1.
 func TestALineHalfWrittenAtTheEndWhereTailJoins(t *testing.T) {
-	if os.Getenv("JOINED_BY_TAIL") == "" {
-		t.Skip("JOINED_BY_TAIL is not set: Fluent Bit's own joining is measured only on request")
+	if os.Getenv("E2E_JOINED_BY_TAIL") == "" {
+		t.Skip("E2E_JOINED_BY_TAIL is not set: Fluent Bit's own joining is measured only on request")
 	}
 	for _, joins := range []string{byTail, byThreaded} {
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
