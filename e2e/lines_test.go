@@ -28,14 +28,14 @@ type line struct {
 	times  int // it arrived
 }
 
-// readLines reads a stream's lines. Events that are equal in time and message are the same
-// event, delivered again; what is partial goes on in the next event of the same output.
+// readLines reads a stream's lines. An event that begins within another one of its output, up to
+// what that one has, was delivered again; what is partial goes on in the next event of the same output.
 func readLines(t require.TestingT, events []fakeaws.Event) (lines []line, ends bool) {
 	type part struct {
-		at, stream string
-		text       []byte
-		partial    bool
-		times      int
+		at, until, stream string
+		text              []byte
+		partial           bool
+		times             int
 	}
 	var parts []*part
 	same := map[string]*part{}
@@ -51,6 +51,7 @@ func readLines(t require.TestingT, events []fakeaws.Event) (lines []line, ends b
 			Notes                     struct {
 				Part, Parts int
 				Partial     bool
+				Until       string
 				Before      string `json:"bytes_before"`
 				After       string `json:"bytes_after"`
 			} `json:"_tenantlogs"`
@@ -69,11 +70,23 @@ func readLines(t require.TestingT, events []fakeaws.Event) (lines []line, ends b
 		require.NoError(t, err)
 		after, err := hex.DecodeString(m.Notes.After)
 		require.NoError(t, err)
-		p := &part{at: m.Time, stream: m.Stream, text: slices.Concat(before, []byte(m.Log), after), partial: m.Notes.Partial, times: 1}
+		p := &part{at: m.Time, until: cmp.Or(m.Notes.Until, m.Time), stream: m.Stream, text: slices.Concat(before, []byte(m.Log), after), partial: m.Notes.Partial, times: 1}
 		same[key] = p
 		parts = append(parts, p)
 	}
-	slices.SortStableFunc(parts, func(a, b *part) int { return cmp.Compare(a.at, b.at) })
+	// By time; of those that begin at the same one, that which has the most first.
+	slices.SortStableFunc(parts, func(a, b *part) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.until, a.until)) })
+	long := map[string]*part{}
+	parts = slices.DeleteFunc(parts, func(p *part) bool {
+		if l := long[p.stream]; l != nil && p.at <= l.until && p.at >= l.at {
+			l.times++
+			return true
+		}
+		if p.until != p.at {
+			long[p.stream] = p
+		}
+		return false
+	})
 	open := map[string]*line{}
 	var text = map[string][]byte{}
 	for _, p := range parts {

@@ -37,6 +37,8 @@ type Event struct {
 	// Record is the index of the record in its chunk, counted over everything
 	// that stands in the chunk. The parts of one long message share it.
 	Record int
+	// Part counts from 1 the events of a message that is too long for one; 0 for the others.
+	Part int
 	// Dest is what Options.Resolve answered; 0 without it.
 	Dest int
 	// Dropped says that the event is not to be sent, by Options.DropLate. It has its place
@@ -240,6 +242,7 @@ type Decoder struct {
 	lines    [len(streamNames)]lineParts
 	seen     [len(streamNames)]bool
 	composed []byte
+	joined   []byte // its text
 }
 
 var (
@@ -620,6 +623,7 @@ func (d *Decoder) emit(start, index, dest int, ms int64, notes []byte, raw bool)
 		start := len(d.out)
 		d.envelope(name, message[from:to], notes, i+1, len(cuts))
 		d.add(start, index, dest, ms)
+		d.ev.List[len(d.ev.List)-1].Part = i + 1
 		from = to
 	}
 }

@@ -66,6 +66,7 @@ func (e *Events) Copied(message []byte, original, at int64, replay func(part int
 		start := len(d.out)
 		d.envelope(name, message[from:to], notes(i+1), i+1, len(cuts))
 		d.add(start, index, 0, at)
+		d.ev.List[len(d.ev.List)-1].Part = i + 1
 		from = to
 	}
 }

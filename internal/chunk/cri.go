@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -24,6 +25,8 @@ type runtimeLine struct {
 	stream int   // an index of streamNames
 	more   bool
 	textAt int
+	// plain says that the tag is F or P alone, with a space behind it.
+	plain bool
 }
 
 var streamNames = [...]string{"stdout", "stderr"}
@@ -53,6 +56,7 @@ func parseRuntimeLine(line []byte) (l runtimeLine, ok bool) {
 	if space := bytes.IndexByte(tag, ' '); space >= 0 {
 		tag = tag[:space]
 		l.textAt = tagAt + space + 1
+		l.plain = space == 1
 	}
 	l.more, ok = parseTag(tag)
 	return l, ok
@@ -177,29 +181,35 @@ func (s span) empty() bool { return s.from == s.to }
 
 // lineParts are the parts of one line that were read so far.
 type lineParts struct {
-	record int  // the index of the first part's record
-	body   span // the first part's record
+	record int           // the index of the first part's record
+	body   span          // the first part's record
+	fields runtimeRecord // of it
 	ms     int64
-	at     span // the time as the runtime wrote it; empty where a parser took it
-	text   []span
-	size   int // bytes of text
-	marks  mark
-	// before are the bytes in front of the text that end a character of another chunk.
-	before span
+	// first and last are the times of the first and the last part, as the runtime wrote them.
+	first, last span
+	text        []span
+	marks       mark
+	// head says that no part of this stream was in the chunk before.
+	head bool
 }
 
-// runtimeRecord is what a record holds of a line of a container's log file.
+// runtimeRecord is where a record has what is known of a line of a container's log file. A
+// field that stands there again is not looked at: what a filter lifts out of a tenant's text
+// stands behind what the runtime wrote.
 type runtimeRecord struct {
-	log, tag, stream span
-	// parsed says that a parser of Fluent Bit's took the line apart.
-	parsed bool
-	// joined says that its multiline parser did, which joins parts itself.
+	pair              int  // where the pair begins whose value is the text
+	key, text         span // of that pair
+	time, stream, tag span
+	// joined says that Fluent Bit's multiline parser joined the parts itself.
 	joined bool
+	// taken says that a parser took the line apart, whatever is left of it: the record is no raw line.
+	taken bool
 }
 
 // scanRecord looks for the fields of a line in the map at off, with count pairs.
 func (d *Decoder) scanRecord(off int, count uint32) (r runtimeRecord, end int, err error) {
 	for range count {
+		pair := off
 		var key, value token
 		if key, off, err = next(d.in, off); err != nil {
 			return r, off, err
@@ -207,28 +217,41 @@ func (d *Decoder) scanRecord(off int, count uint32) (r runtimeRecord, end int, e
 		if key.kind == kindMap || key.kind == kindArray {
 			return r, off, errNotLine
 		}
-		if value, end, err = next(d.in, off); err != nil {
-			return r, end, err
-		}
-		if off, err = skip(d.in, off); err != nil {
+		at := off
+		if value, off, err = next(d.in, at); err != nil {
 			return r, off, err
+		}
+		if value.kind == kindMap || value.kind == kindArray {
+			if off, err = skip(d.in, at); err != nil {
+				return r, off, err
+			}
 		}
 		if key.kind != kindString {
 			continue
 		}
-		text := span{value.from, value.to}
-		if value.kind != kindString {
-			text = span{-1, -1}
-		}
+		name, text := span{key.from, key.to}, span{value.from, value.to}
+		isText := value.kind == kindString
 		switch string(d.in[key.from:key.to]) {
 		case "log", "message":
-			r.log = text
+			if isText && r.key.empty() {
+				r.pair, r.key, r.text = pair, name, text
+			}
 		case "stream":
-			r.stream, r.parsed = text, true
+			r.taken = true
+			if isText && r.stream.empty() {
+				r.stream = text
+			}
 		case "logtag":
-			r.tag, r.parsed = text, true
+			r.taken = true
+			if isText && r.tag.empty() {
+				r.tag = text
+			}
+		case "time":
+			if isText && r.time.empty() {
+				r.time = text
+			}
 		case "_p":
-			r.parsed, r.joined = true, true
+			r.joined = true
 		}
 	}
 	return r, off, nil
@@ -248,46 +271,42 @@ func (d *Decoder) line(off, index int, ms int64) (int, error) {
 	}
 	r, end, err := d.scanRecord(inside, t.count)
 	switch {
-	case errors.Is(err, errNotLine), err == nil && (r.joined || r.log.from <= 0):
+	case errors.Is(err, errNotLine), err == nil && (r.joined || r.key.empty()):
 		return d.body(off, index, ms)
 	case err != nil:
 		return end, err
 	}
-	body := span{off, end}
-	if r.parsed {
-		return end, d.parsedLine(r, body, index, ms)
+	p := lineParts{record: index, body: span{off, end}, fields: r, ms: ms}
+	if stream := streamIndex(d.in[r.stream.from:r.stream.to]); stream >= 0 {
+		if more, ok := parseTag(d.in[r.tag.from:r.tag.to]); ok {
+			// Fluent Bit's parser `cri` took the line apart, one record for each part.
+			p.first, p.last = r.time, r.time
+			return end, d.part(stream, more, r.text, p)
+		}
 	}
-	return end, d.rawLine(r.log, body, index, ms)
+	return end, d.rawLine(r.text, p)
 }
 
-// parsedLine is a line that Fluent Bit's parser `cri` took apart, one record for each part.
-func (d *Decoder) parsedLine(r runtimeRecord, body span, index int, ms int64) error {
-	stream, more, ok := -1, false, false
-	if r.stream.from > 0 && r.tag.from > 0 {
-		stream = streamIndex(d.in[r.stream.from:r.stream.to])
-		more, ok = parseTag(d.in[r.tag.from:r.tag.to])
-	}
-	if stream < 0 || !ok {
-		_, err := d.body(body.from, index, ms)
-		return err
-	}
-	return d.part(stream, more, r.log, lineParts{record: index, body: body, ms: ms})
-}
-
-// rawLine is a line as the runtime wrote it. readAt is when Fluent Bit read it.
-func (d *Decoder) rawLine(line, body span, index int, readAt int64) error {
-	p := lineParts{record: index, body: body}
+// rawLine is a line as the runtime wrote it; p.ms is when Fluent Bit read it.
+func (d *Decoder) rawLine(line span, p lineParts) error {
+	readAt := p.ms
 	// NULs are left where a node lost power: the file's size was written, its bytes were not.
 	for line.from < line.to && d.in[line.from] == 0 {
 		line.from++
 		p.marks = markNUL
 	}
+	if p.marks != 0 {
+		if err := d.tornOff(); err != nil {
+			return err
+		}
+	}
 	l, ok := parseRuntimeLine(d.in[line.from:line.to])
 	if !ok {
-		return d.notLine(p.marks, body, index, readAt)
+		return d.notLine(p)
 	}
 	for {
-		p.ms, p.at = l.ms, span{line.from, line.from + l.timeTo}
+		p.ms, p.first = l.ms, span{line.from, line.from + l.timeTo}
+		p.last = p.first
 		text := span{line.from + l.textAt, line.to}
 		torn, next, behind, found := d.tear(text, l.ms, readAt)
 		if !found {
@@ -298,8 +317,26 @@ func (d *Decoder) rawLine(line, body span, index int, readAt int64) error {
 		if err := d.part(l.stream, false, span{text.from, torn}, p); err != nil {
 			return err
 		}
+		if err := d.tornOff(); err != nil {
+			return err
+		}
 		line.from, l, p.marks = next, behind, markNUL
 	}
+}
+
+// tornOff ends the lines that are being read where bytes of the file are lost: what follows
+// is no part of them.
+func (d *Decoder) tornOff() error {
+	for stream := range d.lines {
+		if len(d.lines[stream].text) == 0 {
+			continue
+		}
+		d.lines[stream].marks |= markNUL
+		if err := d.endLine(stream, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tear looks for a place in a text where NULs replaced the end of its line and perhaps the
@@ -316,18 +353,22 @@ func (d *Decoder) tear(text span, ms, readAt int64) (torn, next int, behind runt
 		torn += nul
 		for next = torn; next < text.to && d.in[next] == 0; next++ {
 		}
-		if l, ok := parseRuntimeLine(d.in[next:text.to]); ok && l.ms >= ms && l.ms <= readAt {
+		if l, ok := parseRuntimeLine(d.in[next:text.to]); ok && l.plain && l.ms >= ms && l.ms <= readAt {
 			return torn, next, l, true
 		}
 	}
 	return 0, 0, behind, false
 }
 
-// notLine is a record whose text is no runtime's: a damaged file, or not a container's.
-func (d *Decoder) notLine(marks mark, body span, index int, readAt int64) error {
-	d.marks, d.told = marks, append(d.told[:0], `"not_cri":true`...)
-	d.ev.Stats.NotCRI++
-	_, err := d.body(body.from, index, readAt)
+// notLine is a record whose text is no runtime's: a damaged file, or not a container's. A
+// record that a parser took apart is what it is.
+func (d *Decoder) notLine(p lineParts) error {
+	d.marks, d.told = p.marks, d.told[:0]
+	if !p.fields.taken {
+		d.tell(`"not_cri":true`)
+		d.ev.Stats.NotCRI++
+	}
+	_, err := d.body(p.body.from, p.record, p.ms)
 	d.told = d.told[:0]
 	return err
 }
@@ -339,43 +380,39 @@ func (d *Decoder) part(stream int, more bool, text span, first lineParts) error 
 	if len(line.text) == 0 {
 		buffer := line.text
 		*line = first
-		line.text = buffer
-		if !d.seen[stream] {
-			line.before = d.characterEnd(text)
-			text.from = line.before.to
-		}
+		line.text, line.head = buffer, !d.seen[stream]
 	}
 	d.seen[stream] = true
 	line.marks |= first.marks
+	line.last = first.last
 	line.text = append(line.text, text)
-	line.size += text.to - text.from
 	if more {
 		return nil
 	}
 	return d.endLine(stream, false)
 }
 
-// characterEnd is the beginning of a text that ends a UTF-8 character, at most three bytes;
-// empty where there is none.
-func (d *Decoder) characterEnd(text span) span {
-	end := text.from
-	for end < text.to && end-text.from < utf8.UTFMax-1 && !utf8.RuneStart(d.in[end]) {
-		end++
+// characterEnd is how many bytes at the beginning of a text end a UTF-8 character that began
+// before it; at most three.
+func characterEnd(text []byte) (n int) {
+	for n < len(text) && n < utf8.UTFMax-1 && !utf8.RuneStart(text[n]) {
+		n++
 	}
-	return span{text.from, end}
+	return n
 }
 
-// characterBegin is the end of a text that begins a UTF-8 character and does not end it.
-func (d *Decoder) characterBegin(text span) span {
-	for from := text.to - 1; from >= text.from && text.to-from < utf8.UTFMax; from-- {
-		if utf8.RuneStart(d.in[from]) {
-			if !utf8.FullRune(d.in[from:text.to]) {
-				return span{from, text.to}
+// characterBegin is how many bytes at the end of a text begin a UTF-8 character and do not end
+// it; at most three.
+func characterBegin(text []byte) int {
+	for n := 1; n <= len(text) && n < utf8.UTFMax; n++ {
+		if from := len(text) - n; utf8.RuneStart(text[from]) {
+			if utf8.FullRune(text[from:]) {
+				return 0
 			}
-			break
+			return n
 		}
 	}
-	return span{text.to, text.to}
+	return 0
 }
 
 // endLines makes events of the lines whose end is not in the chunk, in the order in which
@@ -396,27 +433,37 @@ func (d *Decoder) endLines() error {
 	return nil
 }
 
-// endLine makes the event of a line. partial says that the line goes on in another chunk.
+// endLine makes the event of a line. partial says that its end is not in the chunk.
 func (d *Decoder) endLine(stream int, partial bool) error {
 	line := &d.lines[stream]
+	text := d.joined[:0]
+	for _, s := range line.text {
+		text = append(text, d.in[s.from:s.to]...)
+	}
+	d.joined = text
 	d.told = d.told[:0]
 	if partial {
 		d.ev.Stats.Partial++
-		d.tell(`"partial":true`)
-		last := &line.text[len(line.text)-1]
-		if cut := d.characterBegin(*last); !cut.empty() {
-			d.tellBytes("bytes_after", cut)
-			line.size -= cut.to - cut.from
-			last.to = cut.from
+		last := line.text[len(line.text)-1]
+		d.tell(`"partial":true,"last_part_bytes":`)
+		d.told = strconv.AppendInt(d.told, int64(last.to-last.from), 10)
+		if n := characterBegin(text); n > 0 {
+			d.tellBytes("bytes_after", text[len(text)-n:])
+			text = text[:len(text)-n]
 		}
 	}
-	if !line.before.empty() {
-		d.tellBytes("bytes_before", line.before)
+	if n := characterEnd(text); line.head && n > 0 {
+		d.tellBytes("bytes_before", text[:n])
+		text = text[n:]
 	}
 	if len(line.text) > 1 {
 		d.ev.Stats.Joined++
+		if !line.last.empty() && d.opts.LogKey == "" { // a raw message would need an envelope for it
+			d.tell(`"until":`)
+			d.told = AppendString(d.told, d.in[line.last.from:line.last.to])
+		}
 	}
-	err := d.compose(line, stream)
+	err := d.compose(line, stream, text)
 	if err == nil {
 		in := d.in
 		d.in, d.marks = d.composed, line.marks
@@ -429,46 +476,41 @@ func (d *Decoder) endLine(stream int, partial bool) error {
 
 // compose makes the record of a line in d.composed: its fields as Fluent Bit's parser names
 // them, and what else was in the record of its first part.
-func (d *Decoder) compose(line *lineParts, stream int) error {
+func (d *Decoder) compose(line *lineParts, stream int, text []byte) error {
 	t, off, err := next(d.in, line.body.from)
 	if err != nil {
 		return err
 	}
-	raw := !line.at.empty()
 	b := append(d.composed[:0], 0xdf, 0, 0, 0, 0) // a map; how many pairs is not known yet
 	pairs := uint32(0)
-	if raw {
+	if !line.fields.taken {
 		b = appendString(b, "time")
-		b = append(appendStringHeader(b, line.at.to-line.at.from), d.in[line.at.from:line.at.to]...)
+		b = append(appendStringHeader(b, line.first.to-line.first.from), d.in[line.first.from:line.first.to]...)
 		b = appendString(appendString(b, "stream"), streamNames[stream])
 		pairs = 2
 	}
-	written := false
+	field := d.in[line.fields.key.from:line.fields.key.to]
 	for range t.count {
 		start := off
 		var key token
 		if key, off, err = next(d.in, off); err != nil {
 			return err
 		}
-		name := ""
-		if key.kind == kindString {
-			name = string(d.in[key.from:key.to])
-		}
+		value := off
 		if off, err = skip(d.in, off); err != nil {
 			return err
 		}
+		name := d.in[key.from:key.to]
 		switch {
-		case name == "logtag":
+		case start == line.fields.pair:
+			b = append(b, d.in[start:value]...)
+			b = append(appendStringHeader(b, len(text)), text...)
+		case key.kind == kindString && string(name) == "logtag":
 			continue
-		case name == "log", name == "message" && !raw:
-			if written {
-				continue
-			}
-			written = true
-			b = appendStringHeader(appendString(b, "log"), line.size)
-			for _, s := range line.text {
-				b = append(b, d.in[s.from:s.to]...)
-			}
+		case key.kind == kindString && bytes.Equal(name, field):
+			// It would replace the text, for the last of two keys counts.
+			b = append(appendStringHeader(b, len(name)+len(claimedSuffix)), name...)
+			b = append(append(b, claimedSuffix...), d.in[value:off]...)
 		default:
 			b = append(b, d.in[start:off]...)
 		}
@@ -478,6 +520,9 @@ func (d *Decoder) compose(line *lineParts, stream int) error {
 	d.composed = b
 	return nil
 }
+
+// claimedSuffix is what a name gets that the record may not have.
+const claimedSuffix = "_claimed"
 
 // appendStringHeader appends the header of a MessagePack string of n bytes.
 func appendStringHeader(b []byte, n int) []byte {
@@ -498,9 +543,9 @@ func (d *Decoder) tell(member string) {
 }
 
 // tellBytes adds a member whose value is bytes in hexadecimal.
-func (d *Decoder) tellBytes(name string, s span) {
+func (d *Decoder) tellBytes(name string, s []byte) {
 	d.tell(`"` + name + `":"`)
-	for _, c := range d.in[s.from:s.to] {
+	for _, c := range s {
 		d.told = append(d.told, hex[c>>4], hex[c&15])
 	}
 	d.told = append(d.told, '"')

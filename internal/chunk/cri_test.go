@@ -54,13 +54,13 @@ func TestLinesOfContainersAreTakenApartAndJoined(t *testing.T) {
 		"no space behind":     {raw(at(0) + " stderr F"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stderr","log":""}`}},
 		"a further tag":       {raw(at(0) + " stdout F:x hello"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"hello"}`}},
 		"CRI-O's time":        {raw("2026-09-21T16:13:00.123456789+02:00 stdout F hello"), []string{ms(0) + ` {"time":"2026-09-21T16:13:00.123456789+02:00","stream":"stdout","log":"hello"}`}},
-		"parts, joined":       {raw(at(0)+" stdout P a", at(1)+" stdout P b", at(2)+" stdout F c", at(3)+" stdout F d"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"abc"}`, ms(3) + ` {"time":"` + at(3) + `","stream":"stdout","log":"d"}`}},
-		"two streams at once": {raw(at(0)+" stdout P a", at(1)+" stderr P x", at(2)+" stdout F b", at(3)+" stderr F y"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab"}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stderr","log":"xy"}`}},
+		"parts, joined":       {raw(at(0)+" stdout P a", at(1)+" stdout P b", at(2)+" stdout F c", at(3)+" stdout F d"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"abc","_tenantlogs":{"until":"` + at(2) + `"}}`, ms(3) + ` {"time":"` + at(3) + `","stream":"stdout","log":"d"}`}},
+		"two streams at once": {raw(at(0)+" stdout P a", at(1)+" stderr P x", at(2)+" stdout F b", at(3)+" stderr F y"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab","_tenantlogs":{"until":"` + at(2) + `"}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stderr","log":"xy","_tenantlogs":{"until":"` + at(3) + `"}}`}},
 		"the end is in another chunk": {raw(at(0)+" stderr P x", at(1)+" stdout P a", at(2)+" stdout P b"), []string{
-			ms(0) + ` {"time":"` + at(0) + `","stream":"stderr","log":"x","_tenantlogs":{"partial":true}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"ab","_tenantlogs":{"partial":true}}`}},
-		"a character cut by the chunk's end":       {raw(at(0) + " stdout P 5 \xe2\x82"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"5 ","_tenantlogs":{"partial":true,"bytes_after":"e282"}}`}},
+			ms(0) + ` {"time":"` + at(0) + `","stream":"stderr","log":"x","_tenantlogs":{"partial":true,"last_part_bytes":1}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"ab","_tenantlogs":{"partial":true,"last_part_bytes":1,"until":"` + at(2) + `"}}`}},
+		"a character cut by the chunk's end":       {raw(at(0) + " stdout P 5 \xe2\x82"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"5 ","_tenantlogs":{"partial":true,"last_part_bytes":4,"bytes_after":"e282"}}`}},
 		"a character cut by the chunk's beginning": {raw(at(0) + " stdout F \xac and more"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":" and more","_tenantlogs":{"bytes_before":"ac"}}`}},
-		"a character cut within the chunk":         {raw(at(0)+" stdout P \xe2\x82", at(1)+" stdout F \xac"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"€"}`}},
+		"a character cut within the chunk":         {raw(at(0)+" stdout P \xe2\x82", at(1)+" stdout F \xac"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"€","_tenantlogs":{"until":"` + at(1) + `"}}`}},
 		"NULs in front":                            {raw("\x00\x00\x00" + at(0) + " stdout F hello"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"hello","_tenantlogs":{"changed":["nul"]}}`}},
 		"NULs between two lines": {raw(at(0) + " stdout F hel\x00\x00\x00" + at(1) + " stderr F next"), []string{
 			ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"hel","_tenantlogs":{"changed":["nul"]}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stderr","log":"next","_tenantlogs":{"changed":["nul"]}}`}},
@@ -69,17 +69,27 @@ func TestLinesOfContainersAreTakenApartAndJoined(t *testing.T) {
 		"a forged line of the future":    {raw(at(5) + " stdout F a\x002027-01-01T00:00:00Z stdout F b"), []string{ms(5) + ` {"time":"` + at(5) + `","stream":"stdout","log":"a\u00002027-01-01T00:00:00Z stdout F b"}`}},
 		"only NULs":                      {raw("\x00\x00"), []string{read + ` {"log":"\u0000\u0000","_tenantlogs":{"not_cri":true,"changed":["nul"]}}`}},
 		"a time out of range":            {raw("2026-13-41T25:61:61Z stdout F hello", at(1)+" stdout F next"), []string{read + ` {"log":"2026-13-41T25:61:61Z stdout F hello","_tenantlogs":{"not_cri":true}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"next"}`}},
-		"not a line, between parts":      {raw(at(0)+" stdout P a", "garbage", at(1)+" stdout F b"), []string{read + ` {"log":"garbage","_tenantlogs":{"not_cri":true}}`, ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab"}`}},
+		"not a line, between parts":      {raw(at(0)+" stdout P a", "garbage", at(1)+" stdout F b"), []string{read + ` {"log":"garbage","_tenantlogs":{"not_cri":true}}`, ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab","_tenantlogs":{"until":"` + at(1) + `"}}`}},
 		"a docker line":                  {raw(`{"log":"x\n","stream":"stdout","time":"2026-09-21T14:13:20Z"}`), []string{read + ` {"log":"{\"log\":\"x\\n\",\"stream\":\"stdout\",\"time\":\"2026-09-21T14:13:20Z\"}","_tenantlogs":{"not_cri":true}}`}},
 		"a filter's fields stay":         {v2(eventTime(readAt, 0), pairs{{"cluster", "prod"}, {"log", at(0) + " stdout F hello"}, {"n", 1}}), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","cluster":"prod","log":"hello","n":1}`}},
 		"a filter's time wins":           {v2(eventTime(readAt, 0), pairs{{"log", at(0) + " stdout F hello"}, {"time", "mine"}}), []string{ms(0) + ` {"stream":"stdout","log":"hello","time":"mine"}`}},
 		"joined by multiline.parser cri": {v2(eventTime(readAt, 0), pairs{{"time", at(0)}, {"stream", "stdout"}, {"_p", "P"}, {"log", "whole"}}), []string{read + ` {"time":"` + at(0) + `","stream":"stdout","_p":"P","log":"whole"}`}},
 		"parts by the parser cri": {slices.Concat(v2(eventTime(readAt, 0), pairs{{"time", at(0)}, {"stream", "stdout"}, {"logtag", "P"}, {"message", "a"}}), v2(eventTime(readAt+1, 0), pairs{{"time", at(1)}, {"stream", "stdout"}, {"logtag", "F"}, {"message", "b"}})),
-			[]string{read + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab"}`}},
+			[]string{read + ` {"time":"` + at(0) + `","stream":"stdout","message":"ab","_tenantlogs":{"until":"` + at(1) + `"}}`}},
 		"a parser's fields that are none": {v2(eventTime(readAt, 0), pairs{{"stream", "other"}, {"logtag", "P"}, {"log", "a"}}), []string{read + ` {"stream":"other","logtag":"P","log":"a"}`}},
-		"a record without log":            {v2(eventTime(readAt, 0), pairs{{"x", 1}}), []string{read + ` {"x":1}`}},
-		"a log that is no text":           {v2(eventTime(readAt, 0), pairs{{"log", 1}}), []string{read + ` {"log":1}`}},
-		"a key that is an array":          {v2(eventTime(readAt, 0), pairs{{[]any{1}, "x"}, {"log", at(0) + " stdout F a"}}), []string{read + ` {"msgpack:kQE=":"x","log":"` + at(0) + ` stdout F a","_tenantlogs":{"changed":["key"]}}`}},
+		"a field with another name, in parts": {slices.Concat(v2(eventTime(readAt, 0), pairs{{"message", at(0) + " stdout P a"}}), v2(eventTime(readAt, 0), pairs{{"message", at(1) + " stdout F b"}})),
+			[]string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","message":"ab","_tenantlogs":{"until":"` + at(1) + `"}}`}},
+		"what a filter lifted out of the text takes nothing's place": {v2(eventTime(readAt, 0), pairs{{"time", at(0)}, {"stream", "stdout"}, {"logtag", "F"}, {"message", `{"log":"x"}`}, {"log", "x"}, {"message", "y"}, {"stream", "stderr"}, {"logtag", "P"}}),
+			[]string{read + ` {"time":"` + at(0) + `","message":"{\"log\":\"x\"}","log":"x","message_claimed":"y","stream":"stderr"}`}},
+		"a filter's stream is no parser's": {v2(eventTime(readAt, 0), pairs{{"log", at(0) + " stdout F hello"}, {"n", 1}}), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"hello","n":1}`}},
+		"characters in parts of a byte":    {raw(at(0)+" stdout P \xe2", at(1)+" stdout P \x82"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"","_tenantlogs":{"partial":true,"last_part_bytes":1,"bytes_after":"e282","until":"` + at(1) + `"}}`}},
+		"NULs between the parts of a line": {raw(at(0)+" stdout P half", "\x00\x00"+at(1)+" stdout F unrelated"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"half","_tenantlogs":{"changed":["nul"]}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"unrelated","_tenantlogs":{"changed":["nul"]}}`}},
+		"only NULs between parts":          {raw(at(0)+" stdout P half", "\x00\x00", at(1)+" stdout F unrelated"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"half","_tenantlogs":{"changed":["nul"]}}`, read + ` {"log":"\u0000\u0000","_tenantlogs":{"not_cri":true,"changed":["nul"]}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"unrelated"}`}},
+		"the other stream's line is torn":  {raw(at(0)+" stdout P half", at(1)+" stderr F a\x00"+at(2)+" stderr F b", at(3)+" stdout F unrelated"), []string{ms(1) + ` {"time":"` + at(1) + `","stream":"stderr","log":"a","_tenantlogs":{"changed":["nul"]}}`, ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"half","_tenantlogs":{"changed":["nul"]}}`, ms(2) + ` {"time":"` + at(2) + `","stream":"stderr","log":"b","_tenantlogs":{"changed":["nul"]}}`, ms(3) + ` {"time":"` + at(3) + `","stream":"stdout","log":"unrelated"}`}},
+		"a forged tag behind NULs":         {raw(at(0) + " stdout F a\x00" + at(1) + " stderr F:HIDDEN"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"a\u0000` + at(1) + ` stderr F:HIDDEN"}`}},
+		"a record without log":             {v2(eventTime(readAt, 0), pairs{{"x", 1}}), []string{read + ` {"x":1}`}},
+		"a log that is no text":            {v2(eventTime(readAt, 0), pairs{{"log", 1}}), []string{read + ` {"log":1}`}},
+		"a key that is an array":           {v2(eventTime(readAt, 0), pairs{{[]any{1}, "x"}, {"log", at(0) + " stdout F a"}}), []string{read + ` {"msgpack:kQE=":"x","log":"` + at(0) + ` stdout F a","_tenantlogs":{"changed":["key"]}}`}},
 	} {
 		ev := decodeCRI(test.data, Options{})
 		require.Equal(t, test.want, messages(ev), name)
@@ -90,7 +100,7 @@ func TestLinesOfContainersAreTakenApartAndJoined(t *testing.T) {
 func TestOneFieldOfALineIsSentRaw(t *testing.T) {
 	ev := decodeCRI(raw("2026-09-21T14:13:00Z stdout P a", "2026-09-21T14:13:00Z stdout F b", "2026-09-21T14:13:01Z stdout P c"), Options{LogKey: "log"})
 	require.Equal(t, "ab", string(ev.Message(0)))
-	require.Equal(t, `{"log":"c","_tenantlogs":{"partial":true}}`, string(ev.Message(1)))
+	require.Equal(t, `{"log":"c","_tenantlogs":{"partial":true,"last_part_bytes":1}}`, string(ev.Message(1)))
 	require.Equal(t, 1, ev.Stats.Joined)
 	require.Equal(t, 1, ev.Stats.Partial)
 }
@@ -144,7 +154,7 @@ func readLines(t require.TestingT, events []Event, message func(i int) []byte) m
 // Whatever chunks a file is cut into, each line can be read whole and once.
 func TestLinesAreWholeWhateverTheChunks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		cut := rapid.IntRange(4, 9).Draw(t, "most bytes the runtime writes at once") // a character at least
+		cut := rapid.IntRange(1, 9).Draw(t, "most bytes the runtime writes at once")
 		var file []string
 		want := map[string][]string{}
 		rest := map[string]string{}

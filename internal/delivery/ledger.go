@@ -43,7 +43,7 @@ func cuts(events *chunk.Events) uint64 {
 	cut := false
 	for i := range events.List {
 		e := &events.List[i]
-		if i > 0 && events.List[i-1].Record == e.Record || i+1 < len(events.List) && events.List[i+1].Record == e.Record {
+		if e.Part > 0 {
 			binary.LittleEndian.PutUint64(b[:], uint64(e.Record))
 			binary.LittleEndian.PutUint64(b[8:], uint64(e.To-e.From))
 			h.Write(b[:])

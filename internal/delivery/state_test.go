@@ -176,6 +176,7 @@ func TestARecordThatIsCutElsewhereIsSentWhole(t *testing.T) {
 	parts := func(first int) *chunk.Events {
 		ev := makeEvents(make([]int64, 2), func(i int) string { return bigString([]int{first, 1_300_000 - first}[i]) })
 		ev.List[0].Record, ev.List[1].Record = 7, 7
+		ev.List[0].Part, ev.List[1].Part = 1, 2
 		return ev
 	}
 	require.Error(t, d.Deliver(context.Background(), Key{1}, parts(600_000), here))
