@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -132,13 +133,21 @@ func New(ctx context.Context, c Config) (*Client, error) {
 	if err := client.resolveEndpoints(ctx, c.Endpoint, c.STSEndpoint); err != nil {
 		return nil, err
 	}
-	// A session ends when AWS says that it ends, and not when this machine's clock does.
-	now := clock.Now
-	if c.Now != nil {
-		now = func() time.Time { return c.Now().Add(-clock.Skew()) }
-	}
-	client.identify(newRenewal("", newChain(opts, cfg), now, c.Renewed))
+	client.identify(newRenewal("", newChain(client.pinned(opts), cfg), c.Now, c.Renewed))
 	return client.As(Role{c.RoleARN, c.ExternalID}), nil
+}
+
+// pinned are options whose region and kinds of endpoints are those that were judged: the chain
+// of credentials is built anew with each renewal, and a profile may say something else then.
+func (c *Client) pinned(opts []func(*config.LoadOptions) error) []func(*config.LoadOptions) error {
+	fips, dualStack := aws.FIPSEndpointStateDisabled, aws.DualStackEndpointStateDisabled
+	if c.fips {
+		fips = aws.FIPSEndpointStateEnabled
+	}
+	if c.dualStack {
+		dualStack = aws.DualStackEndpointStateEnabled
+	}
+	return append(slices.Clip(opts), config.WithRegion(c.Region), config.WithUseFIPSEndpoint(fips), config.WithUseDualStackEndpoint(dualStack))
 }
 
 // FewAttempts is an option of one call: it is made five times at most, within some 0.9 s

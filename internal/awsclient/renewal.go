@@ -126,6 +126,7 @@ type renewal struct {
 	role   string
 	source source
 	now    func() time.Time
+	clock  *Clock        // AWS's: a session ends when AWS says so
 	told   func(Renewal) // may be nil
 	signer Signer
 
@@ -156,7 +157,7 @@ func newRenewal(role string, s source, now func() time.Time, told func(Renewal))
 // identify has calls signed with a renewal's credentials, and the renewal see the answers.
 func (c *Client) identify(r *renewal) {
 	c.identity = r
-	r.signer.clock = c.clock
+	r.clock, r.signer.clock = c.clock, c.clock
 	c.cfg.Credentials = r
 	c.cfg.APIOptions = append(slices.Clip(c.cfg.APIOptions), r.install)
 }
@@ -172,6 +173,9 @@ func (c *Client) assume(role Role) *renewal {
 	return newRenewal(role.ARN, &assumed{role: role.ARN, by: by, parent: c.identity}, c.identity.now, c.identity.told)
 }
 
+// byAWS is AWS's time at a time of this machine's clock.
+func (r *renewal) byAWS(now time.Time) time.Time { return now.Add(-r.clock.Skew()) }
+
 // Retrieve implements aws.CredentialsProvider. It waits for the source where there are no
 // credentials, or AWS refused the present ones, or their files changed.
 func (r *renewal) Retrieve(ctx context.Context) (aws.Credentials, error) {
@@ -181,7 +185,7 @@ func (r *renewal) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	switch {
 	case h == nil:
 		return r.need(ctx, r.begin(CauseFirst, now, seen))
-	case h.over(now):
+	case h.over(r.byAWS(now)):
 		return r.need(ctx, r.begin(CauseExpiring, now, seen))
 	case seen == replaced:
 		return r.want(ctx, r.begin(CauseChanged, now, seen))
@@ -191,7 +195,7 @@ func (r *renewal) Retrieve(ctx context.Context) (aws.Credentials, error) {
 			err = r.refusal()
 		}
 		return c, err
-	case !h.renew.IsZero() && !now.Before(h.renew):
+	case !h.renew.IsZero() && !r.byAWS(now).Before(h.renew):
 		r.begin(CauseExpiring, now, seen)
 	}
 	return h.Credentials, nil
@@ -241,7 +245,7 @@ func (r *renewal) need(ctx context.Context, done <-chan struct{}) (aws.Credentia
 			return aws.Credentials{}, r.none(fmt.Errorf("no answer yet: %w", ctx.Err()))
 		}
 	}
-	if h := r.cur.Load(); h != nil && !h.over(r.now()) {
+	if h := r.cur.Load(); h != nil && !h.over(r.byAWS(r.now())) {
 		return h.Credentials, nil
 	}
 	r.mu.Lock()
@@ -339,6 +343,7 @@ func (r *renewal) finish(why Cause, c aws.Credentials, err error) Renewal {
 	old := r.cur.Load()
 	h := &held{Credentials: c, got: now, renewed: why == CauseRefused}
 	if c.CanExpire {
+		now := r.byAWS(now)
 		h.expires = c.Expires
 		before := max(min(renewBefore, c.Expires.Sub(now)/renewPart), 0)
 		h.renew = h.expires.Add(-before - rand.N(before/renewPart+1))

@@ -87,6 +87,10 @@ func proxyOf(environment func(*http.Request) (*url.URL, error)) func(*http.Reque
 		if nodeLocal(r.URL.Hostname()) {
 			return nil, nil
 		}
+		if r.URL.Scheme == "http" && !loopback(r.URL.Hostname()) {
+			// noCleartext judges the requests of the SDK; this is where a redirect of theirs passes.
+			return nil, fmt.Errorf("%s would be asked in the clear: the endpoint redirected the request to plain http", r.URL.Host)
+		}
 		u, err := environment(r)
 		if err != nil { // it has the value in it, and a password in that
 			return nil, errors.New("HTTPS_PROXY or HTTP_PROXY is no proxy's address: write http://host:port, or http://user:password@host:port with %40 for @ and %2F for / in them")
@@ -124,7 +128,10 @@ func (e unsentError) Unwrap() error { return e.error }
 
 // noteConnected has connected set once a request made with the context has a connection.
 func noteConnected(ctx context.Context, connected *atomic.Bool) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) }, // of the last attempt: those before were answered
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
 }
 
 // unreached says in one line why a peer gave no answer, and what mends it. It is empty where err is no

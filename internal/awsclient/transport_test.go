@@ -102,7 +102,7 @@ func init() {
 func TestWhatIsOnTheLinkIsNotSentToAProxy(t *testing.T) {
 	environment(t)
 	for address, direct := range map[string]bool{
-		"https://logs.us-east-1.amazonaws.com": false, "https://10.0.0.1": false, "http://credentials.test": false, "http://[fd00:ec3::1]": false,
+		"https://logs.us-east-1.amazonaws.com": false, "https://10.0.0.1": false, "https://credentials.test": false, "https://[fd00:ec3::1]": false,
 		"http://169.254.170.23/v1/credentials": true, "http://[fd00:ec2::23]/v1/credentials": true, "http://169.254.169.254": true,
 		"http://[fd00:ec2::254]": true, "http://169.254.170.2": true, "http://[::ffff:169.254.170.23]": true, "http://127.0.0.1": true,
 	} {
@@ -111,6 +111,13 @@ func TestWhatIsOnTheLinkIsNotSentToAProxy(t *testing.T) {
 		through, err := newHTTPClient(0).GetTransport().Proxy(r)
 		require.NoError(t, err)
 		require.Equal(t, direct, through == nil, address)
+	}
+	// A redirect of the SDK's client comes here without having been judged.
+	for _, address := range []string{"http://credentials.test", "http://[fd00:ec3::1]", "http://192.0.2.2:1/clusters"} {
+		r, err := http.NewRequest(http.MethodGet, address, nil)
+		require.NoError(t, err)
+		_, err = newHTTPClient(0).GetTransport().Proxy(r)
+		require.ErrorContains(t, err, "would be asked in the clear", address)
 	}
 	r, err := http.NewRequest(http.MethodGet, "https://logs.test", nil)
 	require.NoError(t, err)
@@ -277,6 +284,39 @@ func throughProxy(t *testing.T, proxy string) error {
 	_, err = c.Put(t.Context(), "/g", "s", Body{Bytes: []byte(`{}`)}, 1)
 	require.Error(t, err)
 	return err
+}
+
+// A redirect to plain http is not followed.
+func TestARedirectIsNotFollowedIntoTheClear(t *testing.T) {
+	environment(t)
+	s := httptest.NewTLSServer(http.RedirectHandler("http://192.0.2.2:1/elsewhere", http.StatusTemporaryRedirect))
+	t.Cleanup(s.Close)
+	client := newHTTPClient(0).WithTransportOptions(func(tr *http.Transport) { tr.TLSClientConfig.InsecureSkipVerify = true })
+	r, err := http.NewRequest(http.MethodGet, s.URL, nil)
+	require.NoError(t, err)
+	_, err = client.Do(r)
+	require.ErrorContains(t, err, "would be asked in the clear")
+}
+
+// A first attempt that was refused for its signature's time, and a second one that had no connection.
+func TestASecondAttemptThatWasNeverSentIsNotUnanswered(t *testing.T) {
+	environment(t)
+	var s *httptest.Server
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = s.Listener.Close()
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Date", time.Now().Add(-3*time.Hour).UTC().Format(http.TimeFormat))
+		w.Header().Set("X-Amzn-Requestid", "1")
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"__type":"InvalidSignatureException","message":"Signature not yet current: x is still later than y"}`))
+	}))
+	t.Cleanup(s.CloseClientConnections)
+	c, err := New(t.Context(), Config{Region: "us-east-1", Endpoint: s.URL})
+	require.NoError(t, err)
+	_, err = c.Put(t.Context(), "/g", "s", Body{Bytes: []byte(`{}`)}, 1)
+	require.ErrorContains(t, err, "refused")
+	require.False(t, Unanswered(err), "%v", err)
 }
 
 // Only what had a connection can have been carried out.
