@@ -154,7 +154,7 @@ func TestConfigurationWithStatePathBringsNothingTwice(t *testing.T) {
 	n := newNode(t)
 	const pods = 5
 	for p := range pods {
-		// One line in two parts, each a batch of its own.
+		// One line in two events, each a batch of its own. It has to be one record, which tail makes of it.
 		require.NoError(t, n.Write(node.Pod{Namespace: fmt.Sprint("tenant-t", p), Name: "p", Container: "c"}, strings.Repeat("long ", 300_000)))
 	}
 	parts := func() map[string]int {
@@ -187,7 +187,7 @@ func TestConfigurationWithStatePathBringsNothingTwice(t *testing.T) {
 	})
 	log := newLog(t)
 	run := node.Run{
-		Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: log, State: t.TempDir(), Grace: 2 * time.Second,
+		Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: log, State: t.TempDir(), Grace: 2 * time.Second, Multiline: true,
 		Options: options(cw, "state_path", t.TempDir(), "on_failure", "hold", "max_in_flight", "2"),
 	}
 	run.Until = func() bool { return refused.Load() >= pods }
