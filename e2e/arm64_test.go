@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/host"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -73,7 +74,7 @@ func TestARM64(t *testing.T) {
 	t.Run("tenantlogs", func(t *testing.T) {
 		tenantlogs := filepath.Join(t.TempDir(), "tenantlogs")
 		build := exec.Command("go", "build", "-o", tenantlogs, "github.com/eks-tenant-logs/eks-tenant-logs/provisioner")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Env = append(environment.Build(), "CGO_ENABLED=0")
 		out, err := build.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		cw, s := standIn(t, fakeaws.Config{})

@@ -236,7 +236,7 @@ func TestADamagedLogFileKeepsLinesApart(t *testing.T) {
 		}
 		require.Equal(t, map[string]string{
 			"first": "stdout 0 ", "torn": `stdout 1 {"changed":["nul"]}`, "behind": `stdout 2 {"changed":["nul"]}`,
-			"a long line": `stdout 3 {"changed":["nul"]}`, "between": "stderr 4 ", "after": "stdout 6 ", "last": "stdout 7 ",
+			"a long line": `stdout 3 {"until":"` + prefix(5) + `","changed":["nul"]}`, "between": "stderr 4 ", "after": "stdout 6 ", "last": "stdout 7 ",
 			"2026-02-31T99:00:00Z stdout F no time": `{"not_cri":true}`, "garbage": `{"not_cri":true}`,
 		}, got)
 	})

@@ -37,6 +37,17 @@ var machine = os.Environ()
 // and certificates are the machine's.
 func Machine() []string { return slices.Clone(machine) }
 
+// Build is Machine with what a test has set of how Go builds: GOARCH and CC.
+func Build() []string {
+	env := Machine()
+	for _, name := range []string{"GOARCH", "CC"} {
+		if value, set := os.LookupEnv(name); set {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
 func init() { replace(of(machine)) }
 
 // of is the environment that is made of a machine's.

@@ -60,7 +60,7 @@ func Build(ctx context.Context, dir string) (string, error) {
 func BuildPlugin(ctx context.Context, pkg, out string, flags ...string) error {
 	args := append([]string{"build", "-buildmode=c-shared", "-o", out}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
-	cmd.Env = append(environment.Machine(), "CGO_ENABLED=1")
+	cmd.Env = append(environment.Build(), "CGO_ENABLED=1")
 	if err := run(cmd); err != nil {
 		return fmt.Errorf("failed to build plugin %s: %w", pkg, err)
 	}
