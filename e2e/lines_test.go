@@ -21,7 +21,7 @@ import (
 )
 
 // line is a line of a container as a reader puts it together from a stream's events
-// (docs/message.md, "Long lines").
+// (docs/message.md, "To read a line whole").
 type line struct {
 	text   string
 	events int // it was delivered as

@@ -117,8 +117,16 @@ func (g *Gate) accept(l net.Listener) {
 	}
 }
 
-// join carries bytes both ways until one side ends.
+// join carries bytes until one side ends, and forgets the connection.
 func (g *Gate) join(c net.Conn, to string) {
+	carry(c, to)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, c)
+}
+
+// carry connects c with an address and carries bytes both ways until one side ends. It closes c.
+func carry(c net.Conn, to string) {
 	defer c.Close()
 	up, err := net.Dial("tcp", to)
 	if err != nil {
@@ -134,7 +142,4 @@ func (g *Gate) join(c net.Conn, to string) {
 	_, _ = io.Copy(up, c)
 	up.Close()
 	<-back
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.conns, c)
 }

@@ -164,28 +164,12 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 	p.serve.Go(func() { p.tunnel(c) })
 }
 
-// tunnel carries bytes both ways until one side ends.
+// tunnel carries bytes until one side ends, and forgets the connection.
 func (p *Proxy) tunnel(c net.Conn) {
-	defer func() {
-		c.Close()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.conns, c)
-	}()
-	up, err := net.Dial("tcp", p.cfg.To)
-	if err != nil {
-		return
-	}
-	defer up.Close()
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		_, _ = io.Copy(c, up)
-		c.Close()
-	}()
-	_, _ = io.Copy(up, c)
-	up.Close()
-	<-back
+	carry(c, p.cfg.To)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
 }
 
 // startInner serves the connections that are opened.

@@ -509,8 +509,8 @@ func (r *renewal) answered(key func() string, err error) error {
 		return nil
 	}
 	var api smithy.APIError
-	var mistimed *signedAtWrongTime
-	if !errors.As(err, &api) || errors.As(err, &mistimed) {
+	var wrongTime *signedAtWrongTime
+	if !errors.As(err, &api) || errors.As(err, &wrongTime) {
 		return err
 	}
 	e := &RefusedError{Role: r.role, Err: err}

@@ -246,13 +246,13 @@ func (d *Decoder) renamed(key []byte) bool {
 func (d *Decoder) claimedKey(key []byte) {
 	d.out = append(d.out, '"')
 	d.out = append(d.out, key...)
-	d.out = append(d.out, `_claimed"`...)
+	d.out = append(append(d.out, claimedSuffix...), '"')
 }
 
 // unclaimed is the name that a claim, or a claim of a claim, is about.
 func unclaimed(key []byte) []byte {
-	for bytes.HasSuffix(key, []byte("_claimed")) {
-		key = key[:len(key)-len("_claimed")]
+	for bytes.HasSuffix(key, []byte(claimedSuffix)) {
+		key = key[:len(key)-len(claimedSuffix)]
 	}
 	return key
 }
