@@ -1,0 +1,198 @@
+package catchup
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/zeebo/xxh3"
+)
+
+// Unread is a rotated file that no agent read to its end.
+type Unread struct {
+	File File
+	// From is the first byte that was not read, of the content (decompressed).
+	From int64
+}
+
+// Gap is a file of a log that was not read to its end and is not there any more.
+type Gap struct {
+	// Row is what tail knew of the file.
+	Row Row
+}
+
+// Plan is what the agent before left unread of one log.
+type Plan struct {
+	// Unread are the files to catch up, oldest first. The file that is written is never among them: tail reads it.
+	Unread []Unread
+	// Current is what tail is going to read itself: the file that is written, from its row's offset. Its File is the
+	// zero value where the log has no such file.
+	Current Unread
+	// Gaps are files that are lost.
+	Gaps []Gap
+}
+
+// content tells whether the bytes in front of a row's offset are those of a file.
+type content func(f File, r Row) (same bool, err error)
+
+// plan decides what of a log's files is unread. files are the log's, oldest first; rows are tail's of this log, in
+// the order in which they were made; known says that tail has a database from before, so that a log
+// without rows is a new one and not one of the time before the agent.
+//
+//	files (oldest first)                  rows                       unread
+//	T1.gz  T2     0.log                   T2 at its end, 0.log       nothing: T1 was read, and its row is gone
+//	T1     0.log                          T1 at 100                  T1 from 100; tail reads 0.log
+//	T1.gz  T2.gz  T3    0.log             a row whose content is T1  T1 from its offset, T2, T3
+//	T3.gz  T4     0.log                   a row of no file           T3, T4, and a gap
+//	T1     0.log                          none, known                T1: a container that began since
+//	T1     0.log                          none, not known            nothing: the agent is new on this node
+func plan(files []File, rows []Row, known bool, same content) (Plan, error) {
+	var p Plan
+	rotated := files
+	if n := len(files); n > 0 && files[n-1].Rotated == "" {
+		p.Current.File = files[n-1]
+		rotated = files[:n-1]
+	}
+	if len(rows) == 0 {
+		if known {
+			for _, f := range rotated {
+				p.Unread = append(p.Unread, Unread{File: f})
+			}
+		}
+		return p, nil
+	}
+	of := make([]*Row, len(files)) // the row of each file
+	first := len(files)            // the oldest file that was not read and gone from the database before
+	for i := range rows {
+		r := &rows[i]
+		at, err := place(files, of, *r, same)
+		if err != nil {
+			return Plan{}, err
+		}
+		if at >= 0 {
+			of[at] = r // of two rows of one file the later one counts, as it does for tail
+			first = min(first, at)
+			continue
+		}
+		// What was rotated after tail opened the lost file is younger than it.
+		younger := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || rotatedAt(f.Rotated).After(r.Created) })
+		if younger >= 0 {
+			first = min(first, younger)
+		}
+		// The last one was written when the agent stopped. Those before it had been rotated, and were read.
+		if i == len(rows)-1 {
+			p.Gaps = append(p.Gaps, Gap{*r})
+		}
+	}
+	for i, f := range files {
+		var from int64
+		if of[i] != nil {
+			from = of[i].Offset
+		} else if i < first {
+			continue
+		}
+		if f.Rotated == "" {
+			p.Current.From = from
+			continue
+		}
+		// An uncompressed file that was read to its end needs no copy.
+		if f.Gzip || from < f.Size {
+			p.Unread = append(p.Unread, Unread{f, from})
+		}
+	}
+	return p, nil
+}
+
+// place finds the file that a row is about, or -1.
+func place(files []File, taken []*Row, r Row, same content) (int, error) {
+	for i, f := range files {
+		if f.Gzip || f.Inode != r.Inode || f.Size < r.Offset {
+			continue
+		}
+		// An inode is used again soon after its file was removed.
+		ok, err := same(f, r)
+		if err != nil {
+			return -1, err
+		}
+		if ok {
+			return i, nil
+		}
+	}
+	if _, rotated, _, ok := split(r.Name); ok && rotated != "" {
+		return slices.IndexFunc(files, func(f File) bool { return f.Rotated == rotated }), nil
+	}
+	for i, f := range files {
+		if !f.Gzip || taken[i] != nil {
+			continue
+		}
+		if r.MarkerSize == 0 {
+			// Nothing of it was read: it is the first that was rotated after it had been opened.
+			if rotatedAt(f.Rotated).After(r.Created) {
+				return i, nil
+			}
+			continue
+		}
+		if rotatedAt(f.Rotated).Before(r.Created) {
+			continue
+		}
+		ok, err := same(f, r)
+		if err != nil {
+			return -1, err
+		}
+		if ok {
+			return i, nil
+		}
+	}
+	return -1, nil
+}
+
+// sameContent compares the bytes in front of the row's offset with its marker. A row without one is taken to be
+// about any file. A file that is shorter, or gone, is another.
+func sameContent(f File, r Row) (bool, error) {
+	if r.MarkerSize <= 0 || r.MarkerSize > r.Offset {
+		return true, nil
+	}
+	in, err := f.openAt(r.Offset - r.MarkerSize)
+	if err != nil {
+		return false, unlessGone(err)
+	}
+	defer in.Close()
+	b := make([]byte, r.MarkerSize)
+	if _, err := io.ReadFull(in, b); err != nil {
+		return false, unlessGone(err)
+	}
+	return xxh3.Hash(b) == r.Marker, nil
+}
+
+// byLog sorts rows by the log that they are about. Rows of other files are left out.
+func byLog(rows []Row, root string) map[Log][]Row {
+	logs := map[Log][]Row{}
+	for _, r := range rows {
+		if log, _, _, ok := split(r.Name); ok && strings.HasPrefix(r.Name, strings.TrimSuffix(root, "/")+"/") {
+			logs[log] = append(logs[log], r)
+		}
+	}
+	return logs
+}
+
+// merged adds to the rows of a log those of a list that was made before: of files that the rows do not name.
+func merged(rows, before []Row) []Row {
+	all := slices.Clone(rows)
+	for _, b := range before {
+		if !slices.ContainsFunc(rows, func(r Row) bool { return r.Inode == b.Inode }) {
+			all = append(all, b)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Row) int { return a.Created.Compare(b.Created) })
+	return all
+}
+
+// unlessGone is nil for the errors of a file that is gone, shorter than was thought, or damaged: it is not the one
+// that is looked for.
+func unlessGone(err error) error {
+	if errors.Is(err, io.EOF) || damaged(err) || isNotExist(err) {
+		return nil
+	}
+	return err
+}
