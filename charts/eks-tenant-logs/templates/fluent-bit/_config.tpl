@@ -50,7 +50,7 @@ pipeline:
 {{- if $c.tail.excludeOwnLogs }}
       # What the agent writes about a record would be a record again.
 {{- if eq $c.layout "pods" }}
-      exclude_path: /var/log/pods/{{ .Release.Namespace }}_{{ $name }}-*/*/*.log
+      exclude_path: {{ include "eks-tenant-logs.fluentBit.ownLogs" . }}
 {{- else }}
       exclude_path: /var/log/containers/{{ $name }}-*_{{ .Release.Namespace }}_*.log
 {{- end }}
@@ -63,23 +63,20 @@ pipeline:
 {{- end }}
       # No multiline.parser: what it holds of a long line is lost when Fluent Bit ends, and 5.1.1 crashes then.
       # The plugin takes lines apart and joins their parts.
-      # tail's own defaults lose lines of pods that live short, of long lines, of files
-      # that are rotated while much waits, and of a new file with an old one's inode.
-      read_from_head: "on"
-      refresh_interval: {{ int $c.tail.refreshInterval }}
-      rotate_wait: {{ int $c.tail.rotateWait }}
-      buffer_chunk_size: 64KB
-      buffer_max_size: {{ $c.tail.bufferMaxSize | quote }}
-      skip_long_lines: "off"
-      truncate_long_lines: "on"
       db: /state/tail.db
-      db.sync: {{ $c.storage.sync }}
-      db.locking: "on"
-      db.compare_filename: "on"
-      storage.type: filesystem
-      # On, a tenant whose chunks wait would pause the reading of all tenants' files
-      # (docs/faults.md); and Fluent Bit would not use the disk in an outage.
-      storage.pause_on_chunks_overlimit: "off"
+{{- include "eks-tenant-logs.fluentBit.tail" . | nindent 6 }}
+{{- if include "eks-tenant-logs.fluentBit.launched" . }}
+    # What the kubelet rotated before it was read: copies that the launcher makes, with the tags of the files they are of.
+    - name: tail
+      path: /state/catch-up/*/*/*.log
+      tag: kube.var.log.pods.<pod>.<container>.<restarts>.log
+      tag_regex: '/(?<pod>[^/]+)/(?<container>[^/]+)/(?<restarts>[0-9]+)\.[^/]+\.log$'
+{{- if $parsed }}
+      parser: tenantlogs_cri
+{{- end }}
+      db: /state/catch-up.db
+{{- include "eks-tenant-logs.fluentBit.tail" . | nindent 6 }}
+{{- end }}
 {{- with $c.extraInputs }}
 {{ toYaml . | indent 4 }}
 {{- end }}
@@ -180,4 +177,35 @@ state_path: /state/ledger
 storage_path: /state/storage
 on_full_volume: {{ $c.storage.onFullVolume }}
 metrics_listen: ":2021"
+{{- end }}
+
+{{/* What both inputs have in common. */}}
+{{- define "eks-tenant-logs.fluentBit.tail" -}}
+{{- $c := .Values.fluentBit.config -}}
+# tail's own defaults lose lines of pods that live short, of long lines, of files
+# that are rotated while much waits, and of a new file with an old one's inode.
+read_from_head: "on"
+refresh_interval: {{ int $c.tail.refreshInterval }}
+rotate_wait: {{ int $c.tail.rotateWait }}
+buffer_chunk_size: 64KB
+buffer_max_size: {{ $c.tail.bufferMaxSize | quote }}
+skip_long_lines: "off"
+truncate_long_lines: "on"
+db.sync: {{ $c.storage.sync }}
+db.locking: "on"
+db.compare_filename: "on"
+storage.type: filesystem
+# On, a tenant whose chunks wait would pause the reading of all tenants' files
+# (docs/faults.md); and Fluent Bit would not use the disk in an outage.
+storage.pause_on_chunks_overlimit: "off"
+{{- end }}
+
+{{/* Where the agent's own log files are, as a pattern of paths. */}}
+{{- define "eks-tenant-logs.fluentBit.ownLogs" -}}
+/var/log/pods/{{ .Release.Namespace }}_{{ include "eks-tenant-logs.fullname" . }}-fluent-bit-*/*/*.log
+{{- end }}
+
+{{/* Says something where Fluent Bit is started by the launcher. */}}
+{{- define "eks-tenant-logs.fluentBit.launched" -}}
+{{- if and .Values.fluentBit.launcherPath (eq .Values.fluentBit.config.layout "pods") }}yes{{ end }}
 {{- end }}
