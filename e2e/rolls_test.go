@@ -2,13 +2,16 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,8 +45,8 @@ type rolls struct {
 	keep       int           // containerLogMaxFiles
 	life, gap  time.Duration // of each agent; between one's end and the next one's start
 	grace      time.Duration
-	fault      *fakeaws.Fault // from each agent's SIGTERM until the next one has started
-	kill       bool
+	fault      *fakeaws.Fault // in the last quarter of each agent's life, and the first one of the next
+	kill       bool           // Fluent Bit is killed instead of told to end
 }
 
 // result is what came of it.
@@ -108,20 +111,29 @@ func (r rolls) run(t *testing.T) rolled {
 	}
 	for i := range r.times {
 		began := time.Now()
+		var once sync.Once
 		run.Until = func() bool {
-			if i > 0 && time.Since(began) > r.life/4 {
-				faults.Clear()
-			}
-			if time.Since(began) < r.life {
-				return false
-			}
+			now := time.Since(began)
 			if r.fault != nil {
-				faults.Set("away", *r.fault)
+				if now > r.life-r.life/4 {
+					faults.Set("away", *r.fault)
+				} else if now > r.life/4 {
+					faults.Clear()
+				}
 			}
-			return true
+			if r.kill && now > r.life {
+				once.Do(func() { require.NoError(t, killChild(process.Load().Pid)) })
+				return false // Ship says that it ended
+			}
+			return now > r.life
 		}
-		require.NoError(t, e.Ship(within(t, 2*time.Minute), run))
-		t.Logf("agent %d ended %s after SIGTERM", i+1, (time.Since(began) - r.life).Round(10*time.Millisecond))
+		err := e.Ship(within(t, 2*time.Minute), run)
+		if r.kill {
+			require.ErrorContains(t, err, "ended by itself")
+		} else {
+			require.NoError(t, err)
+		}
+		t.Logf("agent %d ended %s after it was told to", i+1, (time.Since(began) - r.life).Round(10*time.Millisecond))
 		time.Sleep(r.gap)
 	}
 	faults.Clear()
@@ -157,6 +169,39 @@ func (r rolls) run(t *testing.T) rolled {
 	return result
 }
 
+// killChild kills the only child of a process: what the launcher runs.
+func killChild(pid int) error {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return err
+	}
+	for _, task := range globbed(fmt.Sprintf("/proc/%d/task/*/children", pid)) {
+		more, err := os.ReadFile(task)
+		if err != nil {
+			continue
+		}
+		children = append(append(children, ' '), more...)
+	}
+	for _, child := range strings.Fields(string(children)) {
+		n, err := strconv.Atoi(child)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(n, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+func globbed(pattern string) []string {
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		panic(err) // the pattern is a literal
+	}
+	return paths
+}
+
 func times(t *testing.T, usual int) int {
 	t.Helper()
 	if given := os.Getenv("E2E_ROLLS"); given != "" {
@@ -172,4 +217,25 @@ func TestNothingLostNothingTwiceWhereFilesRotateBetweenTwoAgents(t *testing.T) {
 	require.Zero(t, r.lost)
 	require.Zero(t, r.twice)
 	require.Positive(t, r.copies, "there were rotations in between")
+}
+
+// The end of an agent takes its grace and a few seconds, whatever CloudWatch does, and not the time of a flush.
+func TestNothingLostNothingTwiceWhereFilesRotateWhileCloudWatchIsSlow(t *testing.T) {
+	r := rolls{times: times(t, 2), rate: 5000, containers: 2, rotate: time.Second, keep: 20, life: 5 * time.Second, gap: 500 * time.Millisecond, grace: 4 * time.Second,
+		fault: &fakeaws.Fault{Percent: 100, Latency: 3 * time.Second}}.run(t)
+	require.Zero(t, r.lost)
+	require.Zero(t, r.twice, "every answer came in time to be written down")
+}
+
+func TestNothingLostWhereFilesRotateWhileCloudWatchIsAway(t *testing.T) {
+	r := rolls{times: times(t, 2), rate: 5000, containers: 2, rotate: time.Second, keep: 20, life: 5 * time.Second, gap: 500 * time.Millisecond, grace: 4 * time.Second,
+		fault: &fakeaws.Fault{Percent: 100, Answer: fakeaws.Unavailable}}.run(t)
+	require.Zero(t, r.lost)
+	require.Zero(t, r.twice)
+}
+
+func TestNothingLostWhereFilesRotateAfterFluentBitWasKilled(t *testing.T) {
+	r := rolls{times: times(t, 3), rate: 5000, containers: 2, rotate: time.Second, keep: 5, life: 3 * time.Second, gap: time.Second, grace: 5 * time.Second, kill: true}.run(t)
+	require.Zero(t, r.lost)
+	require.LessOrEqual(t, r.twice, 3*linesInHand)
 }

@@ -89,7 +89,7 @@ func TestImagesHoldWhatTheyShouldAndNothingElse(t *testing.T) {
 					require.EqualValues(t, 0o555, program.Mode&0o7777)
 					require.Zero(t, program.UID+program.GID, "root's, so that no process of the image can change it")
 					require.Equal(t, epoch, fmt.Sprint(program.Modified.Unix()))
-	
+
 					binary, err := elf.NewFile(bytes.NewReader(program.Body))
 					require.NoError(t, err)
 					require.Equal(t, machine, binary.Machine)
