@@ -149,7 +149,18 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 	}
 	debug.FreeOSMemory() // the start's is not needed any more
 	if follower != nil {
-		go follower.Follow(ctx, cmd.Process.Pid)
+		followed := make(chan struct{})
+		go func() {
+			defer close(followed)
+			follower.Follow(ctx, cmd.Process.Pid)
+		}()
+		defer func() {
+			cancel()
+			<-followed
+			if err := follower.Stop(); err != nil {
+				log.Error("what Fluent Bit has left unread is not written down; where the kubelet rotates it before the next start, it is lost", "error", err)
+			}
+		}()
 	}
 	done := make(chan struct{})
 	go func() {

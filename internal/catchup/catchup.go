@@ -32,6 +32,8 @@ type Config struct {
 	Exclude []string
 	// Log gets what an operator should know.
 	Log *slog.Logger
+	// Now replaces the clock.
+	Now func() time.Time
 	// Report is told of what was caught up and of what is lost. It must not block.
 	Report func(link.Report)
 }
@@ -68,15 +70,21 @@ const (
 )
 
 type snapshot struct {
+	// Rows are of what was unread.
 	Rows []Row `json:"rows"`
+	// Seen are the times in the names of each log's files that were read, or laid down.
+	Seen map[Log][]string `json:"seen,omitempty"`
 }
 
 // Prepare finds out what is unread and lays it down. No agent may be running on the same state. Logs that cannot be
 // cared for are told and left out; an error means that nothing is laid down.
 func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	f := &Follower{cfg: cfg, trackers: map[Log]*tracker{}, finished: map[string]time.Time{}}
-	if cfg.Report == nil {
+	if f.cfg.Report == nil {
 		f.cfg.Report = func(link.Report) {}
+	}
+	if f.cfg.Now == nil {
+		f.cfg.Now = time.Now
 	}
 	if err := folder.Prove(cfg.Dir); err != nil {
 		return nil, err
@@ -89,7 +97,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	of, old := byLog(rows, cfg.Logs), byLog(before, cfg.Logs)
+	of, old := byLog(rows, cfg.Logs), byLog(before.Rows, cfg.Logs)
 	known := len(of)+len(old) > 0
 	logs, err := f.whole(ctx)
 	if err != nil {
@@ -97,10 +105,14 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	}
 	var keep []Row
 	var todo []pending
-	now := time.Now()
+	now := f.cfg.Now()
 	for log, files := range logs {
-		mine := merged(of[log], old[log])
-		p, err := plan(files, mine, known, sameContent)
+		mine := merged(files, of[log], old[log])
+		seen := map[string]bool{}
+		for _, rotated := range before.Seen[log] {
+			seen[rotated] = true
+		}
+		p, err := plan(files, mine, known, seen, sameContent)
 		if err != nil {
 			cfg.Log.Error("what was not read of a log cannot be found out; what was rotated while no agent ran is not delivered", "log", string(log), "error", err)
 			continue
@@ -110,7 +122,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 		}
 		t := &tracker{}
 		for _, file := range files {
-			v := &version{inode: file.Inode, rotated: file.Rotated, size: file.Size, state: done}
+			v := &version{inode: file.Inode, rotated: file.Rotated, size: file.Size, state: done, seen: now}
 			if file.Gzip {
 				v.inode = 0
 			}
@@ -129,7 +141,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 			todo = append(todo, pending{log, u})
 		}
 	}
-	if err := f.writeSnapshot(keep); err != nil {
+	if err := f.writeSnapshot(snapshot{keep, before.Seen}); err != nil {
 		return nil, err
 	}
 	for _, u := range todo {
@@ -192,6 +204,21 @@ func (f *Follower) Follow(ctx context.Context, pid int) {
 	}
 }
 
+// Stop writes down what the agent has left unread, once it has ended. Follow must have returned.
+func (f *Follower) Stop() error {
+	s := snapshot{Seen: map[Log][]string{}}
+	for log, t := range f.trackers {
+		s.Rows = append(s.Rows, t.unread(log)...)
+		if seen := t.seen(); len(seen) > 0 {
+			s.Seen[log] = seen
+		}
+	}
+	for _, u := range f.pending {
+		s.Rows = append(s.Rows, Row{Name: u.log.file(u.File.Rotated), Inode: u.File.Inode, Offset: u.From, Created: f.cfg.Now()})
+	}
+	return f.writeSnapshot(s)
+}
+
 // look takes in what is there once. late says that the agent's start is over.
 func (f *Follower) look(pid int, late bool) error {
 	// First what is open, then what is on the disk: a file that is rotated in between is known by its inode.
@@ -219,7 +246,7 @@ func (f *Follower) look(pid int, late bool) error {
 			t = &tracker{}
 			f.trackers[log] = t
 		}
-		missed, lost := t.look(files, ofLog[log])
+		missed, lost := t.look(files, ofLog[log], f.cfg.Now())
 		for _, u := range missed {
 			f.lay(pending{log, u})
 		}
@@ -302,6 +329,14 @@ func (f *Follower) clear(open map[uint64]reading) error {
 	return err
 }
 
+// file is the path of one of the log's files; rotated is the time in its name, or empty.
+func (l Log) file(rotated string) string {
+	if rotated == "" {
+		return string(l)
+	}
+	return string(l) + "." + rotated
+}
+
 // parts are the namespace, pod and container that a log belongs to: <namespace>_<pod>_<uid>/<container>.
 func (l Log) parts() (namespace, pod, container string) {
 	dir := filepath.Dir(string(l))
@@ -314,24 +349,23 @@ func (l Log) parts() (namespace, pod, container string) {
 
 func (f *Follower) snapshotPath() string { return filepath.Join(f.cfg.Dir, snapshotName) }
 
-func (f *Follower) readSnapshot() ([]Row, error) {
+func (f *Follower) readSnapshot() (s snapshot, err error) {
 	data, err := os.ReadFile(f.snapshotPath())
 	if err != nil {
 		if isNotExist(err) {
-			return nil, nil
+			return s, nil
 		}
-		return nil, err
+		return s, err
 	}
-	var s snapshot
 	if err := json.Unmarshal(data, &s); err != nil {
 		f.cfg.Log.Error("the file that keeps what was unread at the last start is damaged, and is left out", "file", f.snapshotPath(), "error", err)
-		return nil, nil
+		return snapshot{}, nil
 	}
-	return s.Rows, nil
+	return s, nil
 }
 
-func (f *Follower) writeSnapshot(rows []Row) error {
-	data, err := json.Marshal(snapshot{rows})
+func (f *Follower) writeSnapshot(s snapshot) error {
+	data, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}

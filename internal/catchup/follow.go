@@ -2,11 +2,14 @@ package catchup
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // reading is what a process has open of one file.
@@ -36,8 +39,8 @@ func opened(pid int, below ...string) (map[uint64]reading, error) {
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		position, err := positionOf(filepath.Join("/proc", strconv.Itoa(pid), "fdinfo", fd.Name()))
-		if err != nil {
+		position, reads, err := describe(filepath.Join("/proc", strconv.Itoa(pid), "fdinfo", fd.Name()))
+		if err != nil || !reads {
 			continue
 		}
 		open[inode(info)] = reading{Name: strings.TrimSuffix(name, " (deleted)"), Position: position}
@@ -54,20 +57,27 @@ func within(path string, folders []string) bool {
 	return false
 }
 
-// positionOf reads `pos:` of a file in /proc/<pid>/fdinfo.
-func positionOf(path string) (int64, error) {
+// describe reads /proc/<pid>/fdinfo/<fd>: the position, and whether the file is open for reading alone, as tail's are.
+func describe(path string) (position int64, reads bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), "pos:"); ok {
-			return strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "pos":
+			if position, err = strconv.ParseInt(value, 10, 64); err != nil {
+				return 0, false, err
+			}
+		case "flags":
+			flags, err := strconv.ParseUint(value, 8, 32)
+			return position, err == nil && flags&syscall.O_ACCMODE == syscall.O_RDONLY, err
 		}
 	}
-	return 0, lines.Err()
+	return 0, false, errors.New("no flags")
 }
 
 // state is how far a version of a log is cared for.
@@ -86,8 +96,9 @@ const (
 type version struct {
 	inode   uint64
 	rotated string
-	from    int64 // unread from here on, where the agent never opens it
-	size    int64 // when it was seen last
+	from    int64     // unread from here on, where the agent never opens it
+	size    int64     // when it was seen last
+	seen    time.Time // first, and before its rotation where rotated is empty
 	state   state
 	looks   int // since it is not written any more
 }
@@ -98,12 +109,12 @@ type tracker struct{ versions []*version }
 // look takes in what is on the disk and what the agent has open of this log, and returns the versions that the agent
 // passed over: rotated away before it opened them, while it has a younger one open. Those are to be laid down. lost are
 // versions of that kind that are not on the disk any more.
-func (t *tracker) look(files []File, open map[uint64]reading) (missed []Unread, lost []*version) {
+func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (missed []Unread, lost []*version) {
 	for inode, r := range open {
 		_, rotated, _, _ := split(r.Name)
 		v := t.byInode(inode, rotated)
 		if v == nil {
-			v = &version{inode: inode, rotated: rotated, state: read}
+			v = &version{inode: inode, rotated: rotated, state: read, seen: now}
 			t.versions = append(t.versions, v)
 		}
 		if v.state == waiting {
@@ -122,7 +133,7 @@ func (t *tracker) look(files []File, open map[uint64]reading) (missed []Unread, 
 			}
 			there[v] = f
 		} else {
-			v := &version{inode: f.Inode, rotated: f.Rotated}
+			v := &version{inode: f.Inode, rotated: f.Rotated, seen: now}
 			if f.Gzip {
 				v.inode = 0
 			}
@@ -211,6 +222,27 @@ func (t *tracker) version(f File, files []File) *version {
 		}
 	}
 	return nil
+}
+
+// unread are rows of the versions that the agent did not open, for the next start. The one that is written is among
+// them: it may be rotated by then.
+func (t *tracker) unread(log Log) (rows []Row) {
+	for _, v := range t.versions {
+		if v.state == waiting {
+			rows = append(rows, Row{Name: log.file(v.rotated), Inode: v.inode, Offset: v.from, Created: v.seen})
+		}
+	}
+	return rows
+}
+
+// seen are the times in the names of files that the agent has opened, or that were laid down.
+func (t *tracker) seen() (rotated []string) {
+	for _, v := range t.versions {
+		if v.state != waiting && v.rotated != "" {
+			rotated = append(rotated, v.rotated)
+		}
+	}
+	return rotated
 }
 
 // settled reports whether every version but old ones is open with the agent: nothing of the start is left to do.

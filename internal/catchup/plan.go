@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zeebo/xxh3"
 )
@@ -38,16 +39,18 @@ type content func(f File, r Row) (same bool, err error)
 
 // plan decides what of a log's files is unread. files are the log's, oldest first; rows are tail's of this log, in
 // the order in which they were made; known says that tail has a database from before, so that a log
-// without rows is a new one and not one of the time before the agent.
+// without rows is a new one and not one of the time before the agent; seen are the times in the names of files that the
+// agent had opened, or that were laid down: without a row, tail has read them.
 //
 //	files (oldest first)                  rows                       unread
 //	T1.gz  T2     0.log                   T2 at its end, 0.log       nothing: T1 was read, and its row is gone
 //	T1     0.log                          T1 at 100                  T1 from 100; tail reads 0.log
 //	T1.gz  T2.gz  T3    0.log             a row whose content is T1  T1 from its offset, T2, T3
 //	T3.gz  T4     0.log                   a row of no file           T3, T4, and a gap
+//	T1.gz  T2.gz  0.log                   T1 at 100, T2 was seen     T1 from 100
 //	T1     0.log                          none, known                T1: a container that began since
 //	T1     0.log                          none, not known            nothing: the agent is new on this node
-func plan(files []File, rows []Row, known bool, same content) (Plan, error) {
+func plan(files []File, rows []Row, known bool, seen map[string]bool, same content) (Plan, error) {
 	var p Plan
 	rotated := files
 	if n := len(files); n > 0 && files[n-1].Rotated == "" {
@@ -89,7 +92,7 @@ func plan(files []File, rows []Row, known bool, same content) (Plan, error) {
 		var from int64
 		if of[i] != nil {
 			from = of[i].Offset
-		} else if i < first {
+		} else if i < first || f.Rotated != "" && seen[f.Rotated] {
 			continue
 		}
 		if f.Rotated == "" {
@@ -104,44 +107,34 @@ func plan(files []File, rows []Row, known bool, same content) (Plan, error) {
 	return p, nil
 }
 
-// place finds the file that a row is about, or -1.
+// place finds the file that a row is about, or -1. An inode alone does not say it: it is used again soon after its
+// file was removed, often by the next file of the same log.
 func place(files []File, taken []*Row, r Row, same content) (int, error) {
+	if _, rotated, _, ok := split(r.Name); ok && rotated != "" {
+		return slices.IndexFunc(files, func(f File) bool { return f.Rotated == rotated }), nil
+	}
+	if r.MarkerSize == 0 {
+		// There is nothing that the file could be known by. It was written when tail opened it, so that it is the
+		// first that was rotated since.
+		at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || rotatedAt(f.Rotated).After(r.Created) })
+		if at >= 0 && (files[at].Gzip || files[at].Inode == r.Inode) {
+			return at, nil
+		}
+	}
 	for i, f := range files {
 		if f.Gzip || f.Inode != r.Inode || f.Size < r.Offset {
 			continue
 		}
-		// An inode is used again soon after its file was removed.
-		ok, err := same(f, r)
-		if err != nil {
-			return -1, err
+		if ok, err := same(f, r); err != nil || ok {
+			return i, err
 		}
-		if ok {
-			return i, nil
-		}
-	}
-	if _, rotated, _, ok := split(r.Name); ok && rotated != "" {
-		return slices.IndexFunc(files, func(f File) bool { return f.Rotated == rotated }), nil
 	}
 	for i, f := range files {
-		if !f.Gzip || taken[i] != nil {
+		if !f.Gzip || taken[i] != nil || r.MarkerSize == 0 || rotatedAt(f.Rotated).Before(r.Created) {
 			continue
 		}
-		if r.MarkerSize == 0 {
-			// Nothing of it was read: it is the first that was rotated after it had been opened.
-			if rotatedAt(f.Rotated).After(r.Created) {
-				return i, nil
-			}
-			continue
-		}
-		if rotatedAt(f.Rotated).Before(r.Created) {
-			continue
-		}
-		ok, err := same(f, r)
-		if err != nil {
-			return -1, err
-		}
-		if ok {
-			return i, nil
+		if ok, err := same(f, r); err != nil || ok {
+			return i, err
 		}
 	}
 	return -1, nil
@@ -176,16 +169,27 @@ func byLog(rows []Row, root string) map[Log][]Row {
 	return logs
 }
 
-// merged adds to the rows of a log those of a list that was made before: of files that the rows do not name.
-func merged(rows, before []Row) []Row {
+// merged adds to the rows of a log those of a list that was made before: of files that the rows do not name. A row
+// with the same inode names the same file, unless the log was rotated in between.
+func merged(files []File, rows, before []Row) []Row {
 	all := slices.Clone(rows)
 	for _, b := range before {
-		if !slices.ContainsFunc(rows, func(r Row) bool { return r.Inode == b.Inode }) {
+		if !slices.ContainsFunc(rows, func(r Row) bool { return r.Inode == b.Inode && !rotatedBetween(files, b.Created, r.Created) }) {
 			all = append(all, b)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Row) int { return a.Created.Compare(b.Created) })
 	return all
+}
+
+func rotatedBetween(files []File, after, until time.Time) bool {
+	return slices.ContainsFunc(files, func(f File) bool {
+		if f.Rotated == "" {
+			return false
+		}
+		at := rotatedAt(f.Rotated)
+		return at.After(after) && !at.After(until)
+	})
 }
 
 // unlessGone is nil for the errors of a file that is gone, shorter than was thought, or damaged: it is not the one
