@@ -14,7 +14,9 @@ service:
   http_port: 2020
   storage.path: /state/storage
   storage.sync: {{ $c.storage.sync }}
-  storage.checksum: "on"
+  # On, a kill (an out-of-memory kill is one) loses every chunk that is being written: its checksum is
+  # of an earlier state, and Fluent Bit refuses it (docs/faults.md).
+  storage.checksum: "off"
   storage.max_chunks_up: {{ int $c.storage.maxChunksUp }}
   storage.backlog.mem_limit: {{ $c.storage.backlogMemLimit | quote }}
   storage.metrics: "on"
