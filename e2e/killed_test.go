@@ -334,3 +334,52 @@ func TestChecksumsLoseATornChunkWhole(t *testing.T) {
 		require.Zero(t, after[i].whole+after[i].cut, "%s: Fluent Bit delivers part of it with checksums, too", x.name)
 	}
 }
+
+// An upgrade delivers the chunks that were written with checksums; going back to them refuses those
+// that were written without, until it is gone forward again.
+func TestChunksWithChecksumsAreDeliveredWithoutAndNotTheOtherWayRound(t *testing.T) {
+	e := onFluentBit(t)
+	for name, test := range map[string]struct {
+		first, then map[string]string
+		delivered   bool
+	}{
+		"upgrade":    {checksums, nil, true},
+		"going back": {nil, checksums, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cw, s, g := gate(t, fakeaws.Config{})
+			n := newNode(t)
+			tenants := filepath.Join(t.TempDir(), "tenants.yaml")
+			require.NoError(t, os.WriteFile(tenants, []byte("version: 1\n"), 0o600))
+			u := &underLoad{state: stateFolder(t)}
+			agent := func(more map[string]string) *chartAgent {
+				return newAgent(t, e, cw, n, u.state, tenants, more, "--set", "fluentBit.config.flushTimeout=2,fluentBit.config.grace=5")
+			}
+			want := map[string]int{}
+			writeMore(t, n, want, 6, 0, 300)
+			require.NoError(t, g.Set(node.Refused))
+			a := agent(test.first)
+			cmd, log := a.start(t)
+			require.Eventually(t, func() bool {
+				return value(page("http://"+a.fluentBit+"/api/v2/metrics/prometheus"), "fluentbit_input_records_total", "tail.0") >= float64(len(want))
+			}, time.Minute, 50*time.Millisecond, "%s", log)
+			terminate(t, cmd)
+			require.NoError(t, g.Set(node.Open))
+			arrive := func(more map[string]string) {
+				cmd, log := agent(more).start(t)
+				require.Eventually(t, arrived(s, len(want)), time.Minute, 50*time.Millisecond, "%s", log)
+				terminate(t, cmd)
+			}
+			if !test.delivered {
+				cmd, _ := agent(test.then).start(t)
+				time.Sleep(6 * time.Second)
+				terminate(t, cmd)
+				require.Zero(t, s.Accepted())
+				arrive(test.first)
+			} else {
+				arrive(test.then)
+			}
+			requireOnce(t, want, numbers(t, s))
+		})
+	}
+}
