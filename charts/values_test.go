@@ -104,7 +104,7 @@ func irsa(without string) map[string]string {
 }
 
 // neverTaken are values whose other value is refused, whatever else is set.
-var neverTaken = map[string]bool{"fluentBit.securityContext.privileged": true}
+var neverTaken = map[string]bool{"fluentBit.securityContext.privileged": true, "fluentBit.config.layout": true}
 
 // leaves are the values that are no maps, or empty ones, by their paths.
 func leaves(prefix string, v any, all map[string]any) {

@@ -200,6 +200,9 @@
 
 {{- /* The node agent. */ -}}
 {{- if $v.fluentBit.enabled }}
+{{- if ne $c.layout "pods" }}
+{{- $p = append $p (printf "fluentBit.config.layout %s: with it, every start of the agent delivers again every line that the kubelet's files hold. Leave fluentBit.config.layout out, or set it to pods: /var/log/pods has the same files. Where the agent has run with it, the first start afterwards delivers those lines once more, as each start did; the later ones don't" $c.layout) }}
+{{- end }}
 {{- if le (int $c.grace) (int $c.flushTimeout) }}
 {{- $p = append $p (printf "fluentBit.config.grace (%d s) must be greater than fluentBit.config.flushTimeout (%d s): a flush under way at the end would be cut off, and its events sent again" (int $c.grace) (int $c.flushTimeout)) }}
 {{- end }}

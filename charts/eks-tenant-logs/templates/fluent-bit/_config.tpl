@@ -44,18 +44,10 @@ parsers:
 pipeline:
   inputs:
     - name: tail
-{{- if eq $c.layout "pods" }}
       path: /var/log/pods/*/*/*.log
-{{- else }}
-      path: /var/log/containers/*.log
-{{- end }}
 {{- if $c.tail.excludeOwnLogs }}
       # What the agent writes about a record would be a record again.
-{{- if eq $c.layout "pods" }}
       exclude_path: /var/log/pods/{{ .Release.Namespace }}_{{ $name }}-*/*/*.log
-{{- else }}
-      exclude_path: /var/log/containers/{{ $name }}-*_{{ .Release.Namespace }}_*.log
-{{- end }}
 {{- end }}
       # The plugin reads whose a line is from this tag, which is made of the file's path.
       tag: kube.*
@@ -90,12 +82,8 @@ pipeline:
 {{- if .Values.enrich.enabled }}
     - name: kubernetes
       match: kube.*
-{{- if eq $c.layout "pods" }}
       kube_tag_prefix: kube.var.log.pods.
       regex_parser: tenantlogs_pods
-{{- else }}
-      kube_tag_prefix: kube.var.log.containers.
-{{- end }}
       # A pod may bear more metadata than the default of 32k, and would have no labels then.
       buffer_size: 2M
       labels: "on"
@@ -142,7 +130,7 @@ use_dual_stack: "on"
 {{- end }}
 extra_user_agent: {{ printf "eks-tenant-logs-chart/%s" .Chart.Version | replace "+" "-" }}
 identity: tag
-tag_prefix: kube.var.log.{{ $c.layout }}.
+tag_prefix: kube.var.log.pods.
 tenant_source: {{ .Values.tenants.source }}
 {{- if eq .Values.tenants.source "prefix" }}
 namespace_prefix: {{ .Values.tenants.namespacePrefix | quote }}
