@@ -248,6 +248,18 @@ func agent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state
 // agentWith replaces more of the configuration: keys by values, each of which must be there.
 func agentWith(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state, tenants string, more map[string]string, args ...string) (*exec.Cmd, *logBuffer) {
 	t.Helper()
+	return newAgent(t, e, cw, n, state, tenants, more, args...).start(t)
+}
+
+// chartAgent is what the chart's DaemonSet starts on a node, over and over.
+type chartAgent struct {
+	args, env []string
+	metrics   string // the plugin's own address
+	fluentBit string // Fluent Bit's own
+}
+
+func newAgent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state, tenants string, more map[string]string, args ...string) *chartAgent {
+	t.Helper()
 	var m corev1.ConfigMap
 	rendered(t, "ConfigMap", "-fluent-bit", &m, args...)
 	var ds appsv1.DaemonSet
@@ -279,18 +291,26 @@ func agentWith(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, s
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	fb, ok := e.(node.FluentBit)
 	require.True(t, ok)
-	log := newLog(t)
-	check := exec.CommandContext(within(t, time.Minute), fb.Binary, "-e", pluginPath(t), "-c", file, "--dry-run")
+	a := &chartAgent{args: []string{fb.Binary, "-e", pluginPath(t), "-c", file}, metrics: metrics, fluentBit: other}
+	check := exec.CommandContext(within(t, time.Minute), a.args[0], append(a.args[1:], "--dry-run")...) //nolint:gosec // a Fluent Bit
 	check.Env = append(os.Environ(), cw.Env()...)
 	out, err := check.CombinedOutput()
 	require.NoError(t, err, string(out))
-	cmd := exec.CommandContext(t.Context(), fb.Binary, "-e", pluginPath(t), "-c", file)
-	cmd.Env = append(append(os.Environ(), "NODE_NAME=node-1"), cw.Env()...)
+	a.env = append(append(os.Environ(), "NODE_NAME=node-1"), cw.Env()...)
 	for _, v := range ds.Spec.Template.Spec.Containers[0].Env {
 		if v.Value != "" {
-			cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
+			a.env = append(a.env, v.Name+"="+v.Value)
 		}
 	}
+	return a
+}
+
+// start starts it once.
+func (a *chartAgent) start(t *testing.T) (*exec.Cmd, *logBuffer) {
+	t.Helper()
+	log := newLog(t)
+	cmd := exec.CommandContext(t.Context(), a.args[0], a.args[1:]...) //nolint:gosec // a Fluent Bit
+	cmd.Env = a.env
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
 	return cmd, log

@@ -423,7 +423,7 @@ func TestEachLineIsReadOnceOverAnyRotationsAndRestarts(t *testing.T) {
 			require.Equal(t, 1, w.got[n], "line %d", n)
 		}
 		for _, r := range w.reports {
-			require.NotEqual(t, link.Lost, r.Kind)
+			require.False(t, r.Kind == link.Lost && r.Bytes > 0) // of a file that is gone it is not known whether all was read
 		}
 	})
 }

@@ -85,6 +85,8 @@ type Instance struct {
 	watched sync.WaitGroup
 
 	leaving leaving
+	// refused are the chunks on disk that Fluent Bit refused when it started.
+	refused []string
 }
 
 // New makes an instance. It reads files, but makes no call to AWS.
@@ -145,6 +147,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		Stalled: i.stalled, Down: i.metrics.Down, Trial: env.Trial, Patience: env.Patience,
 	})
 	i.restore()
+	i.findRefused()
 	i.metrics.Start(i.snapshot)
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective(client.InForce()...)...)
 	if opts.Identity == "record" {

@@ -147,6 +147,10 @@ type Snapshot struct {
 	// StorageFree and StorageSize are bytes of the volume of Fluent Bit's storage;
 	// StorageSize is 0 where they are not known.
 	StorageFree, StorageSize uint64
+	// RefusedChunks are those on disk that Fluent Bit does not read; RefusedKnown is false where
+	// nothing is known of its storage.
+	RefusedChunks int
+	RefusedKnown  bool
 }
 
 var (
@@ -159,7 +163,8 @@ var (
 	descSkew      = desc("clock_skew_seconds", "How far this node's clock is ahead of AWS's; negative where it is behind, 0 below 5 s.")
 	descFree      = desc("storage_free_bytes", "Bytes free on the volume of Fluent Bit's storage.")
 	descSize      = desc("storage_size_bytes", "Size of the volume of Fluent Bit's storage.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew, descFree, descSize}
+	descRefused   = desc("storage_refused_chunks", "Chunks on disk that Fluent Bit refused to read when it started, and that are still there.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew, descFree, descSize, descRefused}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -204,6 +209,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		if s.StorageSize > 0 {
 			gauge(descFree, float64(s.StorageFree))
 			gauge(descSize, float64(s.StorageSize))
+		}
+		if s.RefusedKnown {
+			gauge(descRefused, float64(s.RefusedChunks))
 		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}

@@ -20,7 +20,7 @@ import (
 func busy(m *Metrics, name string) *Output {
 	o := m.Output(name)
 	o.Start(func() Snapshot {
-		return Snapshot{InFlight: 3, Oldest: time.Now().Add(-time.Hour), LedgerChunks: 2, LedgerEvictions: 1, RetentionOpen: 4, StorageFree: 5 << 20, StorageSize: 10 << 20, ClockSkew: time.Minute, ClockTold: true}
+		return Snapshot{InFlight: 3, Oldest: time.Now().Add(-time.Hour), LedgerChunks: 2, LedgerEvictions: 1, RetentionOpen: 4, StorageFree: 5 << 20, StorageSize: 10 << 20, ClockSkew: time.Minute, ClockTold: true, RefusedChunks: 1, RefusedKnown: true}
 	})
 	NewLogger(name, m.Counting(name, make(chanPrinter))).Error("x")
 	o.Records("acme", Delivered, 10, 1000)

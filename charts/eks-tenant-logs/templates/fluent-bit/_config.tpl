@@ -1,7 +1,6 @@
 {{/* Fluent Bit's configuration, its YAML. */}}
 {{- define "eks-tenant-logs.fluentBit.config" -}}
 {{- $c := .Values.fluentBit.config -}}
-{{- $name := printf "%s-fluent-bit" (include "eks-tenant-logs.fullname" .) -}}
 service:
   flush: {{ $c.flush | toJson }}
   grace: {{ int $c.grace }}
@@ -14,7 +13,9 @@ service:
   http_port: 2020
   storage.path: /state/storage
   storage.sync: {{ $c.storage.sync }}
-  storage.checksum: "on"
+  # On, a kill (an out-of-memory kill is one) loses every chunk that is being written: its checksum is
+  # of an earlier state, and Fluent Bit refuses it (docs/faults.md).
+  storage.checksum: "off"
   storage.max_chunks_up: {{ int $c.storage.maxChunksUp }}
   storage.backlog.mem_limit: {{ $c.storage.backlogMemLimit | quote }}
   storage.metrics: "on"
@@ -42,18 +43,10 @@ parsers:
 pipeline:
   inputs:
     - name: tail
-{{- if eq $c.layout "pods" }}
       path: /var/log/pods/*/*/*.log
-{{- else }}
-      path: /var/log/containers/*.log
-{{- end }}
 {{- if $c.tail.excludeOwnLogs }}
       # What the agent writes about a record would be a record again.
-{{- if eq $c.layout "pods" }}
       exclude_path: {{ include "eks-tenant-logs.fluentBit.ownLogs" . }}
-{{- else }}
-      exclude_path: /var/log/containers/{{ $name }}-*_{{ .Release.Namespace }}_*.log
-{{- end }}
 {{- end }}
       # The plugin reads whose a line is from this tag, which is made of the file's path.
       tag: kube.*
@@ -65,7 +58,7 @@ pipeline:
       # The plugin takes lines apart and joins their parts.
       db: /state/tail.db
 {{- include "eks-tenant-logs.fluentBit.tail" . | nindent 6 }}
-{{- if include "eks-tenant-logs.fluentBit.launched" . }}
+{{- if .Values.fluentBit.launcherPath }}
     # What the kubelet rotated before it was read: copies that the launcher makes, with the tags of the files they are of.
     - name: tail
       path: /state/catch-up/*/*/*.log
@@ -85,12 +78,8 @@ pipeline:
 {{- if .Values.enrich.enabled }}
     - name: kubernetes
       match: kube.*
-{{- if eq $c.layout "pods" }}
       kube_tag_prefix: kube.var.log.pods.
       regex_parser: tenantlogs_pods
-{{- else }}
-      kube_tag_prefix: kube.var.log.containers.
-{{- end }}
       # A pod may bear more metadata than the default of 32k, and would have no labels then.
       buffer_size: 2M
       labels: "on"
@@ -137,7 +126,7 @@ use_dual_stack: "on"
 {{- end }}
 extra_user_agent: {{ printf "eks-tenant-logs-chart/%s" .Chart.Version | replace "+" "-" }}
 identity: tag
-tag_prefix: kube.var.log.{{ $c.layout }}.
+tag_prefix: kube.var.log.pods.
 tenant_source: {{ .Values.tenants.source }}
 {{- if eq .Values.tenants.source "prefix" }}
 namespace_prefix: {{ .Values.tenants.namespacePrefix | quote }}
@@ -203,9 +192,4 @@ storage.pause_on_chunks_overlimit: "off"
 {{/* Where the agent's own log files are, as a pattern of paths. */}}
 {{- define "eks-tenant-logs.fluentBit.ownLogs" -}}
 /var/log/pods/{{ .Release.Namespace }}_{{ include "eks-tenant-logs.fullname" . }}-fluent-bit-*/*/*.log
-{{- end }}
-
-{{/* Says something where Fluent Bit is started by the launcher. */}}
-{{- define "eks-tenant-logs.fluentBit.launched" -}}
-{{- if and .Values.fluentBit.launcherPath (eq .Values.fluentBit.config.layout "pods") }}yes{{ end }}
 {{- end }}
