@@ -114,6 +114,26 @@ $(KUBE)/kube-apiserver: e2e/kube/go.mod
 	cd e2e/kube && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)' -o $(abspath $@) k8s.io/kubernetes/cmd/kube-apiserver
 	@ls -l $@ | awk '{printf "%s: %.0f MB\n", $$9, $$5/1048576}'
 
+# The rest of a Kubernetes node. The kubelet compiles most of what the others share.
+KUBE_FLAGS := -trimpath -ldflags '$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)'
+KUBE_REST := kubelet kube-controller-manager kube-scheduler kube-proxy
+CONTAINERD := containerd containerd-shim-runc-v2 ctr
+CONTAINERD_TAGS := no_btrfs,no_zfs,no_devmapper,no_aufs,urfave_cli_no_docs
+
+.PHONY: kube-node
+kube-node: kube $(KUBE_REST:%=$(KUBE)/%) $(CONTAINERD:%=$(KUBE)/%) ## build the rest of a Kubernetes node as well: kubelet, containerd and so on; minutes, once
+
+# What a build took, in seconds, and the program's size.
+timed = @began=$$(date +%s); echo "make kube-node: building $(@F) ($$(date +%T))"; $(1); echo "$@: $$(($$(date +%s) - began)) s, $$(($$(stat -c %s $@) / 1048576)) MB"
+
+$(KUBE_REST:%=$(KUBE)/%): e2e/kube/go.mod
+	@mkdir -p $(KUBE)
+	$(call timed,(cd e2e/kube && CGO_ENABLED=0 go build $(KUBE_FLAGS) -o $(abspath $@) k8s.io/kubernetes/cmd/$(@F)))
+
+$(CONTAINERD:%=$(KUBE)/%): e2e/containerd/go.mod
+	@mkdir -p $(KUBE)
+	$(call timed,(cd e2e/containerd && CGO_ENABLED=0 go build -trimpath -tags $(CONTAINERD_TAGS) -ldflags '$(LDFLAGS)' -o $(abspath $@) github.com/containerd/containerd/v2/cmd/$(@F)))
+
 .PHONY: e2e
 e2e: kube chart-tools ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=), a real kube-apiserver and Helm
 	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \
