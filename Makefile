@@ -134,6 +134,18 @@ $(CONTAINERD:%=$(KUBE)/%): e2e/containerd/go.mod
 	@mkdir -p $(KUBE)
 	$(call timed,(cd e2e/containerd && CGO_ENABLED=0 go build -trimpath -tags $(CONTAINERD_TAGS) -ldflags '$(LDFLAGS)' -o $(abspath $@) github.com/containerd/containerd/v2/cmd/$(@F)))
 
+NODE_E2E ?= required
+NODE_TESTS ?=
+
+.PHONY: node-e2e
+ifeq ($(NODE_E2E),off)
+node-e2e: ## the chart on a real Kubernetes node, each line counted; needs root, control groups, buildah, runc (docs/node.md); NODE_E2E=required|auto|off
+	@echo "make node-e2e: NODE_E2E=off: NOT run here, what needs a real node"
+else
+node-e2e: kube-node chart-tools provisioner
+	NODE_E2E=$(NODE_E2E) go test -count=1 -timeout 6h -v $(if $(NODE_TESTS),-run '$(NODE_TESTS)') ./e2e/nodetest
+endif
+
 .PHONY: e2e
 e2e: kube chart-tools ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=), a real kube-apiserver and Helm
 	@bin="$${FLUENT_BIT:-$$(command -v fluent-bit || true)}"; \

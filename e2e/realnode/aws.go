@@ -28,7 +28,7 @@ const awsSocket = "aws.sock"
 // startAWS starts the stand-in in this process.
 func (c *Cluster) startAWS() error {
 	cfg := c.options.AWS
-	cfg.Region = Region
+	cfg.Region, cfg.Observe = Region, c.Lines.observe
 	cfg.Hosts = append(cfg.Hosts, "*.amazonaws.com", "*."+Region+".amazonaws.com", "*."+Region+".api.aws")
 	cw, server, err := node.StartStandIn(c.Dir, cfg)
 	if err != nil {

@@ -314,3 +314,11 @@ func lastStages(dockerfile string, keep ...string) (text string, used []string, 
 	}
 	return out.String(), used, nil
 }
+
+// String says what the agent is.
+func (i Images) String() string {
+	if i.Missing != nil {
+		return "the project's own host of plugins, for there is " + i.Missing.Error()
+	}
+	return i.Engine
+}

@@ -6,7 +6,7 @@
 // All of it is below one folder, and all of it ends with the process that called Start, however that ends.
 //
 // It stands beside e2e/cluster, which is an API server on loopback that any user can run: this one needs root, control groups and
-// programs of the distribution. It knows the project's images and nothing of its chart; e2e/nodetest has the tests.
+// programs of the distribution. It installs the chart as docs/install.md says; e2e/nodetest has the tests, e2e/democluster shows it to people.
 package realnode
 
 import (
@@ -99,6 +99,8 @@ type Cluster struct {
 	AWS *AWS
 	// Images are those that were built and imported.
 	Images Images
+	// Lines counts what has arrived of the writers' lines.
+	Lines *Tally
 
 	options Options
 	parts   parts
@@ -122,7 +124,7 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	if err := Sweep(); err != nil {
 		return nil, fmt.Errorf("failed to clean up what an earlier run left: %w", err)
 	}
-	c = &Cluster{options: o, parts: parts}
+	c = &Cluster{options: o, parts: parts, Lines: &Tally{writers: map[string]*tallied{}}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())

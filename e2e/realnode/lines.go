@@ -1,0 +1,178 @@
+package realnode
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Tally counts the numbered lines of the tool's writers as the stand-in accepts them.
+type Tally struct {
+	mu      sync.Mutex
+	writers map[string]*tallied
+}
+
+type tallied struct {
+	seen     []uint8 // by number, up to 255 times
+	distinct int
+	groups   map[string]int
+	last     time.Time
+}
+
+// observe is fakeaws.Config's Observe. A message is JSON with the line in it, or the line.
+func (t *Tally) observe(group, _ string, message []byte) {
+	at := bytes.IndexByte(message, '#')
+	if at < 0 {
+		return
+	}
+	id, rest, _ := bytes.Cut(message[at+1:], []byte(" "))
+	digits, _, _ := bytes.Cut(rest, []byte(" "))
+	number, err := strconv.Atoi(string(digits))
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.writers[string(id)]
+	if w == nil {
+		w = &tallied{groups: map[string]int{}}
+		t.writers[string(id)] = w
+	}
+	if number >= len(w.seen) {
+		w.seen = append(w.seen, make([]uint8, number+1-len(w.seen))...)
+	}
+	if w.seen[number] == 0 {
+		w.distinct++
+	}
+	if w.seen[number] < 255 {
+		w.seen[number]++
+	}
+	w.groups[group]++
+	w.last = time.Now()
+}
+
+// Count is what has become of a writer's lines.
+type Count struct {
+	// Lines is how many numbers are looked at, Lost those that did not arrive, Twice the arrivals beyond one.
+	Lines, Lost, Twice int
+	// Groups are the log groups, with the arrivals in each.
+	Groups map[string]int
+	// Missing and Repeated are the numbers, as ranges, with their lengths: 3-5(3).
+	Missing, Repeated []Range
+}
+
+// Range is numbers from First to Last, both included.
+type Range struct{ First, Last int }
+
+func (r Range) String() string { return fmt.Sprintf("%d-%d(%d)", r.First, r.Last, r.Last-r.First+1) }
+
+func add(ranges []Range, number int) []Range {
+	if n := len(ranges); n > 0 && ranges[n-1].Last == number-1 {
+		ranges[n-1].Last = number
+		return ranges
+	}
+	return append(ranges, Range{number, number})
+}
+
+// String says it in a line; at most ten ranges are named.
+func (c Count) String() string {
+	s := fmt.Sprintf("%d lines, %d lost, %d twice", c.Lines, c.Lost, c.Twice)
+	for name, ranges := range map[string][]Range{"lost": c.Missing, "twice": c.Repeated} {
+		if len(ranges) == 0 {
+			continue
+		}
+		var all []string
+		for _, r := range ranges[:min(10, len(ranges))] {
+			all = append(all, r.String())
+		}
+		if len(ranges) > 10 {
+			all = append(all, fmt.Sprintf("and %d more ranges", len(ranges)-10))
+		}
+		s += fmt.Sprintf("; %s: %s", name, strings.Join(all, " "))
+	}
+	return s
+}
+
+// Between counts the lines of a writer whose numbers are from first up to, and without, end.
+func (t *Tally) Between(id string, first, end int) Count {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := Count{Lines: end - first, Groups: map[string]int{}}
+	w := t.writers[id]
+	if w == nil {
+		w = &tallied{}
+	}
+	for group, n := range w.groups {
+		c.Groups[group] = n
+	}
+	for number := first; number < end; number++ {
+		times := 0
+		if number < len(w.seen) {
+			times = int(w.seen[number])
+		}
+		switch {
+		case times == 0:
+			c.Lost++
+			c.Missing = add(c.Missing, number)
+		case times > 1:
+			c.Twice += times - 1
+			c.Repeated = add(c.Repeated, number)
+		}
+	}
+	return c
+}
+
+// Highest is the highest number of a writer that has arrived, -1 if none.
+func (t *Tally) Highest(id string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.writers[id]; w != nil {
+		return len(w.seen) - 1
+	}
+	return -1
+}
+
+// Arrived is how many different lines of a writer have.
+func (t *Tally) Arrived(id string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.writers[id]; w != nil {
+		return w.distinct
+	}
+	return 0
+}
+
+// Settle waits until all of a writer's lines have arrived, or none did for as long as quiet, and counts them.
+func (t *Tally) Settle(ctx context.Context, id string, lines int, quiet time.Duration) Count {
+	last, since := -1, time.Now()
+	for ctx.Err() == nil {
+		arrived := t.Arrived(id)
+		if arrived >= lines {
+			break
+		}
+		if arrived != last {
+			last, since = arrived, time.Now()
+		} else if time.Since(since) > quiet {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return t.Between(id, 0, max(lines, t.Highest(id)+1))
+}
+
+// Others are the log groups with arrivals of a writer, but for the one where they belong.
+func (c Count) Others(group string) []string {
+	var others []string
+	for name := range c.Groups {
+		if name != group {
+			others = append(others, name)
+		}
+	}
+	slices.Sort(others)
+	return others
+}
