@@ -79,11 +79,6 @@ func aCluster(t *testing.T) *realnode.Cluster {
 		}
 	})
 	require.NoError(t, shared.err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the agents:\n%s", shared.c.Describe(context.Background(), realnode.ReleaseNamespace))
-		}
-	})
 	return shared.c
 }
 
@@ -106,6 +101,9 @@ func installed(t *testing.T, c *realnode.Cluster, over realnode.Values) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 		defer cancel()
+		if t.Failed() {
+			t.Logf("the release's pods:\n%s", c.Describe(ctx, realnode.ReleaseNamespace))
+		}
 		require.NoError(t, c.Uninstall(ctx))
 	})
 }

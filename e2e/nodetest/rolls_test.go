@@ -1,7 +1,6 @@
 package nodetest
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -32,21 +31,18 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writ
 	rotations := c.WatchRotations(w)
 	type roll struct {
 		at, ready time.Time
-		first     int    // the number of a line that was read before it
-		pods      string // when the old agent ended and the new one started
+		first     int // the number of a line that was read before it
+		old, new  []corev1.Pod
 	}
 	var all []roll
 	for range rolls {
 		// The one before is read to its end, and the files are rotated at other points of each roll.
 		time.Sleep(5 * time.Second)
-		before := agents(t, c)
-		r := roll{at: time.Now(), first: c.Lines.Highest(w.Name)}
+		r := roll{at: time.Now(), first: c.Lines.Highest(w.Name), old: agents(t, c)}
 		require.NoError(t, c.Roll(ctx))
 		r.ready = time.Now()
-		for _, p := range agents(t, c) {
-			r.pods += fmt.Sprintf(" %s started %s", p.Name, p.Status.ContainerStatuses[0].State.Running.StartedAt.Format(time.TimeOnly))
-		}
-		require.NotEqual(t, before[0].Name, agents(t, c)[0].Name)
+		r.new = agents(t, c)
+		require.NotEqual(t, r.old[0].Name, r.new[0].Name)
 		all = append(all, r)
 	}
 	time.Sleep(5 * time.Second)
@@ -60,13 +56,15 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writ
 		if i+1 < len(all) {
 			end = all[i+1].first
 		}
+		ended, started := gap(t, c, r.old, r.new)
 		during := 0
 		for _, at := range times {
-			if at.After(r.at) && at.Before(r.ready) {
+			if at.After(ended) && at.Before(started) {
 				during++
 			}
 		}
-		t.Logf("roll %d: new agent ready after %4.1f s, %d rotations in that time;%s; from there on %s", i+1, r.ready.Sub(r.at).Seconds(), during, r.pods, c.Lines.Between(w.Name, r.first, end))
+		t.Logf("roll %d: the old agent ended after %.1f s, the new one started %.1f s later (%d rotations between) and was ready after %.1f s; from there on %s", i+1,
+			ended.Sub(r.at).Seconds(), started.Sub(ended).Seconds(), during, r.ready.Sub(r.at).Seconds(), c.Lines.Between(w.Name, r.first, end))
 	}
 	t.Logf("%d rolls in %.0f s, %d rotations, %.0f lines/s: %s", rolls, took.Seconds(), len(times), float64(lines)/took.Seconds(), count)
 	assert.Zero(t, count.Lost, "lost")
@@ -80,4 +78,23 @@ func agents(t *testing.T, c *realnode.Cluster) []corev1.Pod {
 	require.NoError(t, err)
 	require.Len(t, pods, len(c.Nodes))
 	return pods
+}
+
+// gap is when the first node's old agent had ended, and its new one started.
+func gap(t *testing.T, c *realnode.Cluster, old, renewed []corev1.Pod) (ended, started time.Time) {
+	t.Helper()
+	starts, ends, err := c.Nodes[0].Tasks()
+	require.NoError(t, err)
+	for _, p := range old {
+		if p.Spec.NodeName == c.Nodes[0].Name {
+			ended = ends[realnode.ContainerID(p)]
+		}
+	}
+	for _, p := range renewed {
+		if p.Spec.NodeName == c.Nodes[0].Name {
+			started = starts[realnode.ContainerID(p)]
+		}
+	}
+	require.False(t, ended.IsZero() || started.IsZero(), "containerd's events have the agents' end and start")
+	return ended, started
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/environment"
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/host"
 )
 
 // Images are the names of what the nodes have. Nothing is pulled from anywhere.
@@ -158,10 +158,24 @@ func (b *builder) fluentBitBase() error {
 	dir := filepath.Join(b.work, "fluent-bit")
 	program, missing := FluentBit(b.ctx)
 	b.c.Images.Engine, b.c.Images.Missing = program, missing
+	bin := filepath.Join(dir, "fluent-bit/bin")
 	if missing != nil {
-		return errors.Join(errors.New("the host of plugins is no image yet"), missing)
-	}
-	if err := copyFile(program, filepath.Join(dir, "fluent-bit/bin/fluent-bit"), 0o755); err != nil {
+		// The host of plugins, under Fluent Bit's name.
+		if err := os.MkdirAll(bin, 0o755); err != nil {
+			return err
+		}
+		if err := build(b.ctx, b.c.options.Root, "./e2e/realnode/agent", filepath.Join(bin, "fluent-bit")); err != nil {
+			return err
+		}
+		loader, err := host.Build(b.ctx, buildFolder(b.c.options.Root))
+		if err != nil {
+			return err
+		}
+		if err := copyFile(loader, filepath.Join(bin, "loader"), 0o755); err != nil {
+			return err
+		}
+		program = loader
+	} else if err := copyFile(program, filepath.Join(bin, "fluent-bit"), 0o755); err != nil {
 		return err
 	}
 	if err := b.libraries(program, dir); err != nil {
@@ -318,7 +332,7 @@ func lastStages(dockerfile string, keep ...string) (text string, used []string, 
 // String says what the agent is.
 func (i Images) String() string {
 	if i.Missing != nil {
-		return "the project's own host of plugins, for there is " + i.Missing.Error()
+		return "the project's own host of plugins (" + i.Missing.Error() + ")"
 	}
 	return i.Engine
 }

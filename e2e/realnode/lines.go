@@ -82,7 +82,7 @@ func add(ranges []Range, number int) []Range {
 // String says it in a line; at most ten ranges are named.
 func (c Count) String() string {
 	s := fmt.Sprintf("%d lines, %d lost, %d twice", c.Lines, c.Lost, c.Twice)
-	for name, ranges := range map[string][]Range{"lost": c.Missing, "twice": c.Repeated} {
+	for i, ranges := range [][]Range{c.Missing, c.Repeated} {
 		if len(ranges) == 0 {
 			continue
 		}
@@ -93,7 +93,7 @@ func (c Count) String() string {
 		if len(ranges) > 10 {
 			all = append(all, fmt.Sprintf("and %d more ranges", len(ranges)-10))
 		}
-		s += fmt.Sprintf("; %s: %s", name, strings.Join(all, " "))
+		s += fmt.Sprintf("; %s: %s", []string{"lost", "twice"}[i], strings.Join(all, " "))
 	}
 	return s
 }

@@ -108,6 +108,8 @@ func (n *Node) bootMachine(ctx context.Context) (pid int, err error) {
 	veth := fmt.Sprint("node", n.number)
 	var out struct{ PID int }
 	err = n.c.plane.call(ctx, "/machine", map[string]any{"Config": n.machine.config, "Log": n.machine.log, "Begun": [][]string{
+		// The kernel removes a dead node's interfaces some time after its processes.
+		{"sh", "-c", "ip link delete " + veth + " 2>/dev/null || true"},
 		{"ip", "link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", "{pid}"},
 		{"ip", "link", "set", veth, "master", "lan", "up"},
 	}}, &out)
@@ -181,7 +183,7 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 	for {
 		err := n.machine.try(ctx, n.c.parts.ctr, "--timeout", "2s", "--connect-timeout", "2s", "version")
 		if err == nil {
-			return nil
+			return n.machine.start(ctx, "events", n.logFile("events"), n.c.parts.ctr, "--namespace", "k8s.io", "events")
 		}
 		if runs, how := n.machine.running(ctx, "containerd"); !runs {
 			return fmt.Errorf("containerd ended at its start: %s; its last words: %s", how, n.c.LogTail("containerd-"+n.Name))
@@ -192,6 +194,33 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// Tasks are when containers' first processes started and ended, by the containers' ids, as containerd said it.
+func (n *Node) Tasks() (started, ended map[string]time.Time, err error) {
+	text, err := os.ReadFile(n.logFile("events"))
+	if err != nil {
+		return nil, nil, err
+	}
+	started, ended = map[string]time.Time{}, map[string]time.Time{}
+	for line := range strings.Lines(string(text)) {
+		// 2006-01-02 15:04:05.999999999 +0000 UTC k8s.io /tasks/exit {…}
+		words := strings.SplitN(line, " ", 7)
+		if len(words) < 7 {
+			continue
+		}
+		into := map[string]map[string]time.Time{"/tasks/start": started, "/tasks/exit": ended}[words[5]]
+		at, err := time.Parse("2006-01-02 15:04:05.999999999", words[0]+" "+words[1])
+		var event struct {
+			Container string `json:"container_id"`
+			ID        string `json:"id"` // of a process inside, in /tasks/exit
+		}
+		if into == nil || err != nil || json.Unmarshal([]byte(words[6]), &event) != nil || event.ID != "" && event.ID != event.Container {
+			continue
+		}
+		into[event.Container] = at
+	}
+	return started, ended, nil
 }
 
 // StopContainerd ends it as an upgrade does. Containers run on, under their shims.

@@ -83,7 +83,8 @@ func Check(ctx context.Context) error {
 	if _, err := cniPlugins(); err != nil {
 		missing = append(missing, err.Error())
 	}
-	if _, err := findParts(root); err != nil {
+	parts, err := findParts(root)
+	if err != nil {
 		missing = append(missing, err.Error())
 	}
 	if len(missing) > 0 {
@@ -95,7 +96,7 @@ func Check(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	defer lock.Close()
-	c := &Cluster{Dir: dir, lock: lock}
+	c := &Cluster{Dir: dir, lock: lock, parts: parts}
 	if c.options, err = (Options{Root: root}).withDefaults(); err != nil {
 		return err
 	}

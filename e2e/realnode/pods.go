@@ -87,13 +87,20 @@ func (c *Cluster) StopWriter(ctx context.Context, w Writer) (int, error) {
 			if n.Name != p.Spec.NodeName {
 				continue
 			}
-			id := strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
-			if _, err := n.Ctr(ctx, "tasks", "kill", "--signal", "SIGTERM", id); err != nil {
+			if _, err := n.Ctr(ctx, "tasks", "kill", "--signal", "SIGTERM", ContainerID(*p)); err != nil {
 				return 0, err
 			}
 		}
 	}
 	return c.Written(ctx, w)
+}
+
+// ContainerID is containerd's id of a pod's first container, empty if it has none yet.
+func ContainerID(p corev1.Pod) string {
+	if len(p.Status.ContainerStatuses) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
 }
 
 // Written waits for a writer's end, and returns how many lines it wrote.
