@@ -22,6 +22,8 @@ var shared struct {
 	once sync.Once
 	c    *realnode.Cluster
 	err  error
+	// released is true while the chart is installed with the values of released.
+	released bool
 }
 
 // unable is why this machine has no node; TestMain looks.
@@ -71,7 +73,7 @@ func aCluster(t *testing.T) *realnode.Cluster {
 		defer cancel()
 		began := time.Now()
 		shared.c, shared.err = realnode.Start(ctx, realnode.Options{
-			LogMaxSize: "1Mi", LogMaxFiles: 3, LogMonitorInterval: 3 * time.Second,
+			Nodes: size(t, "E2E_NODES", 1), LogMaxSize: "1Mi", LogMaxFiles: 3, LogMonitorInterval: 3 * time.Second,
 			Log: func(format string, args ...any) { fmt.Printf("node: "+format+"\n", args...) },
 		})
 		if shared.err == nil {
@@ -92,20 +94,45 @@ func onFluentBit(t *testing.T) *realnode.Cluster {
 	return c
 }
 
-// installed is the chart's release; it goes when the test ends.
+// released is the chart's release with no values beyond what it needs. It is installed once, and left to the tests after.
+func released(t *testing.T, c *realnode.Cluster) {
+	t.Helper()
+	if !shared.released {
+		install(t, c, nil)
+		shared.released = true
+	}
+	t.Cleanup(func() { describe(t, c) })
+}
+
+// installed is the chart's release with values of the test's; it goes when the test ends.
 func installed(t *testing.T, c *realnode.Cluster, over realnode.Values) {
+	t.Helper()
+	if shared.released {
+		require.NoError(t, c.Uninstall(within(t, 4*time.Minute)))
+		shared.released = false
+	}
+	install(t, c, over)
+	t.Cleanup(func() {
+		describe(t, c)
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+		defer cancel()
+		require.NoError(t, c.Uninstall(ctx))
+	})
+}
+
+func install(t *testing.T, c *realnode.Cluster, over realnode.Values) {
 	t.Helper()
 	began := time.Now()
 	require.NoError(t, c.Install(within(t, 4*time.Minute), over))
 	t.Logf("helm install --wait: %.1f s", time.Since(began).Seconds())
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
-		defer cancel()
-		if t.Failed() {
-			t.Logf("the release's pods:\n%s", c.Describe(ctx, realnode.ReleaseNamespace))
-		}
-		require.NoError(t, c.Uninstall(ctx))
-	})
+}
+
+// describe says how the release's pods are, where the test failed.
+func describe(t *testing.T, c *realnode.Cluster) {
+	t.Helper()
+	if t.Failed() {
+		t.Logf("the release's pods:\n%s", c.Describe(context.Background(), realnode.ReleaseNamespace))
+	}
 }
 
 // tenant makes a tenant, whose namespace goes when the test ends, before the release does.

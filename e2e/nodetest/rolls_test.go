@@ -16,9 +16,9 @@ import (
 func TestRollsOfTheAgentLoseNoLineWhileFilesAreRotated(t *testing.T) {
 	c := onFluentBit(t)
 	rolls, rate := size(t, "E2E_ROLLS", 3), size(t, "E2E_RATE", 5000)
-	installed(t, c, nil)
+	released(t, c)
 	tenant(t, c, "rolls")
-	rollUnderLoad(t, c, rolls, realnode.Writer{Tenant: "rolls", Name: "rolled", Rate: float64(rate), Size: 200})
+	rollUnderLoad(t, c, rolls, realnode.Writer{Tenant: "rolls", Name: "rolled", Node: c.Nodes[0].Name, Rate: float64(rate), Size: 200})
 }
 
 // rollUnderLoad rolls the agents while w writes, and counts.
@@ -42,7 +42,7 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writ
 		require.NoError(t, c.Roll(ctx))
 		r.ready = time.Now()
 		r.new = agents(t, c)
-		require.NotEqual(t, r.old[0].Name, r.new[0].Name)
+		require.NotEqual(t, onFirstNode(t, c, r.old).Name, onFirstNode(t, c, r.new).Name)
 		all = append(all, r)
 	}
 	time.Sleep(5 * time.Second)
@@ -85,16 +85,7 @@ func gap(t *testing.T, c *realnode.Cluster, old, renewed []corev1.Pod) (ended, s
 	t.Helper()
 	starts, ends, err := c.Nodes[0].Tasks()
 	require.NoError(t, err)
-	for _, p := range old {
-		if p.Spec.NodeName == c.Nodes[0].Name {
-			ended = ends[realnode.ContainerID(p)]
-		}
-	}
-	for _, p := range renewed {
-		if p.Spec.NodeName == c.Nodes[0].Name {
-			started = starts[realnode.ContainerID(p)]
-		}
-	}
+	ended, started = ends[realnode.ContainerID(onFirstNode(t, c, old))], starts[realnode.ContainerID(onFirstNode(t, c, renewed))]
 	require.False(t, ended.IsZero() || started.IsZero(), "containerd's events have the agents' end and start")
 	return ended, started
 }

@@ -99,7 +99,7 @@ func (n *Node) bootMachine(ctx context.Context) (pid int, err error) {
 			return 0, err
 		}
 	}
-	if err := os.WriteFile(n.kernelFile(bootID), fmt.Appendf(nil, "00000000-0000-4000-8000-%012d\n", n.boots), 0o644); err != nil {
+	if err := os.WriteFile(n.kernelFile(bootID), fmt.Appendln(nil, n.bootID()), 0o644); err != nil {
 		return 0, err
 	}
 	if err := os.Remove(n.machine.config.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -121,6 +121,9 @@ func (n *Node) bootMachine(ctx context.Context) (pid int, err error) {
 	return out.PID, n.machine.answers(ctx, nil)
 }
 
+// bootID is what the kernel says to be another after each start, and the kubelet reports.
+func (n *Node) bootID() string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n.boots) }
+
 // Boot starts the node, and returns when it is Ready. What an earlier run left on its disk is there.
 func (n *Node) Boot(ctx context.Context) error {
 	if _, err := n.bootMachine(ctx); err != nil {
@@ -129,7 +132,6 @@ func (n *Node) Boot(ctx context.Context) error {
 	if err := n.writeFiles(); err != nil {
 		return err
 	}
-	began := metav1.Now()
 	if err := n.StartContainerd(ctx); err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (n *Node) Boot(ctx context.Context) error {
 		"--proxy-mode=nftables", "--cluster-cidr="+podRange, "--conntrack-max-per-core=0", "--conntrack-min=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s"); err != nil {
 		return err
 	}
-	return n.waitReady(ctx, began)
+	return n.waitReady(ctx)
 }
 
 // Kill ends all of the node's processes at once, as a loss of power does; its disk stays. The page cache does, too: what was
@@ -194,6 +196,25 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// LimitMemory lowers the memory limit of a container's control group to what its processes have now and this much more, so that the kernel kills
+// one of them when they take more. The kubelet's limit is that of the next container.
+func (n *Node) LimitMemory(ctx context.Context, container string, more int) error {
+	const script = `set -eu
+group=$(find /sys/fs/cgroup/memory/kubepods /sys/fs/cgroup/kubepods -type d -name "$1" 2>/dev/null | head -1)
+[ -n "$group" ] || { echo "no control group $1"; exit 1; }
+has() { awk -v k="$2" '$1 == k {print $2}' "$1/memory.stat"; }
+for i in $(seq 100); do
+  if [ -e "$group/memory.max" ]; then
+    echo $(($(has "$group" anon) + $2)) >"$group/memory.max" && exit
+  else
+    echo $(($(has "$group" total_rss) + $(cat "$group/memory.kmem.usage_in_bytes" 2>/dev/null || echo 0) + $2)) >"$group/memory.limit_in_bytes" 2>/dev/null && exit
+  fi
+  sleep 0.1
+done
+echo "the limit was not taken"; exit 1`
+	return n.machine.try(ctx, "bash", "-c", script, "limit", container, fmt.Sprint(more))
 }
 
 // Tasks are when containers' first processes started and ended, by the containers' ids, as containerd said it.
@@ -249,8 +270,8 @@ func (n *Node) stopProcess(ctx context.Context, name string) error {
 	return err
 }
 
-// waitReady waits until the node says so, newer than since.
-func (n *Node) waitReady(ctx context.Context, since metav1.Time) error {
+// waitReady waits until the node says so, of this boot.
+func (n *Node) waitReady(ctx context.Context) error {
 	last := "it is not registered"
 	for {
 		node, err := n.c.Admin.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
@@ -259,7 +280,7 @@ func (n *Node) waitReady(ctx context.Context, since metav1.Time) error {
 				if condition.Type != corev1.NodeReady {
 					continue
 				}
-				if condition.Status == corev1.ConditionTrue && condition.LastHeartbeatTime.Unix() >= since.Unix() {
+				if condition.Status == corev1.ConditionTrue && node.Status.NodeInfo.BootID == n.bootID() {
 					return nil
 				}
 				last = condition.Message

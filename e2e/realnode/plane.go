@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -123,6 +124,25 @@ func (c *Cluster) clients() error {
 }
 
 const apiServer = "kube-apiserver"
+
+// StopAPIServer ends the API server; what it knows stays in etcd. StartAPIServer starts it again.
+func (c *Cluster) StopAPIServer(ctx context.Context) error {
+	if err := c.plane.signal(ctx, apiServer, syscall.SIGTERM); err != nil {
+		return err
+	}
+	if _, err := c.plane.ends(ctx, apiServer, 3*time.Second); err == nil {
+		return nil
+	}
+	// It waits for watches that are open, up to a minute.
+	if err := c.plane.signal(ctx, apiServer, syscall.SIGKILL); err != nil {
+		return err
+	}
+	_, err := c.plane.ends(ctx, apiServer, 10*time.Second)
+	return err
+}
+
+// StartAPIServer starts it where StopAPIServer ended it, and waits until it is ready.
+func (c *Cluster) StartAPIServer(ctx context.Context) error { return c.startAPIServer(ctx) }
 
 // startAPIServer starts it and waits until it is ready.
 func (c *Cluster) startAPIServer(ctx context.Context) error {

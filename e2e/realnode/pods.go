@@ -1,6 +1,7 @@
 package realnode
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 )
 
 // Writer is a pod that writes numbered lines.
@@ -103,6 +106,34 @@ func ContainerID(p corev1.Pod) string {
 	return strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
 }
 
+// Evict evicts a writer's pod, as a drain does, waits until it is gone, and returns how many lines it wrote.
+func (c *Cluster) Evict(ctx context.Context, w Writer) (lines int, err error) {
+	watch, err := c.Admin.CoreV1().Pods(w.Namespace()).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + w.Name})
+	if err != nil {
+		return 0, err
+	}
+	defer watch.Stop()
+	if err := c.Admin.PolicyV1().Evictions(w.Namespace()).Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: w.Name, Namespace: w.Namespace()}}); err != nil {
+		return 0, err
+	}
+	lines = -1
+	for event := range watch.ResultChan() {
+		p, ok := event.Object.(*corev1.Pod)
+		if ok && len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Terminated != nil {
+			if n, err := strconv.Atoi(p.Status.ContainerStatuses[0].State.Terminated.Message); err == nil {
+				lines = n
+			}
+		}
+		if event.Type == apiwatch.Deleted {
+			break
+		}
+	}
+	if lines < 0 {
+		return 0, fmt.Errorf("the writer %s did not say how many lines it wrote", w.Name)
+	}
+	return lines, ctx.Err()
+}
+
 // Written waits for a writer's end, and returns how many lines it wrote.
 func (c *Cluster) Written(ctx context.Context, w Writer) (lines int, err error) {
 	err = c.Until(ctx, "the writer "+w.Name+" ends", func() (bool, error) {
@@ -115,6 +146,26 @@ func (c *Cluster) Written(ctx context.Context, w Writer) (lines int, err error) 
 		return err == nil, err
 	})
 	return lines, err
+}
+
+// OnDisk is how many lines of a writer the kubelet's files have: one more than the number of the last that is whole in the newest file.
+func (c *Cluster) OnDisk(w Writer) (int, error) {
+	for _, file := range c.LogFiles(w) {
+		if !strings.HasSuffix(file, ".log") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		text = text[:bytes.LastIndexByte(text, '\n')+1]
+		_, last, found := strings.Cut(string(text[max(0, bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n')):]), "#"+w.Name+" ")
+		digits, _, _ := strings.Cut(last, " ")
+		if n, err := strconv.Atoi(digits); found && err == nil {
+			return n + 1, nil
+		}
+	}
+	return 0, fmt.Errorf("no whole line of %s is on a disk", w.Name)
 }
 
 // LogFiles are the files of a writer's logs on its node, the newest, which has no time in its name, last.
