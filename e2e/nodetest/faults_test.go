@@ -120,6 +120,7 @@ func judge(t *testing.T, c *realnode.Cluster, w realnode.Writer, lines int, twic
 	assert.Zero(t, count.Lost, "lost")
 	if !twice {
 		assert.Zero(t, count.Twice, "twice")
+		assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
 	}
 	assert.Empty(t, count.Others(realnode.Group(w.Tenant)), "groups where they do not belong")
 }

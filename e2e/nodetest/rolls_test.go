@@ -69,6 +69,7 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writ
 	t.Logf("%d rolls in %.0f s, %d rotations, %.0f lines/s: %s", rolls, took.Seconds(), len(times), float64(lines)/took.Seconds(), count)
 	assert.Zero(t, count.Lost, "lost")
 	assert.Zero(t, count.Twice, "twice")
+	assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
 	assert.Empty(t, count.Others(realnode.Group(w.Tenant)), "groups where they do not belong")
 }
 

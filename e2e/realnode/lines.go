@@ -15,33 +15,34 @@ import (
 type Tally struct {
 	mu      sync.Mutex
 	writers map[string]*tallied
+	ends    map[string]int // by log group: events that end as a writer's line does and do not begin so
 }
 
 type tallied struct {
 	seen     []uint8 // by number, up to 255 times
 	distinct int
+	cut      int
 	groups   map[string]int
-	last     time.Time
 }
 
-// observe is fakeaws.Config's Observe. A message is JSON with the line in it, or the line.
+// observe is fakeaws.Config's Observe. A message has the whole line in it, "#<id> <number> xxx #<number>", or a part of it.
 func (t *Tally) observe(group, _ string, message []byte) {
-	at := bytes.IndexByte(message, '#')
-	if at < 0 {
-		return
-	}
-	id, rest, _ := bytes.Cut(message[at+1:], []byte(" "))
-	digits, _, _ := bytes.Cut(rest, []byte(" "))
-	number, err := strconv.Atoi(string(digits))
-	if err != nil {
-		return
-	}
+	id, digits, number, head := beginning(message)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !head {
+		if bytes.Contains(message, []byte("xxx #")) {
+			t.ends[group]++
+		}
+		return
+	}
 	w := t.writers[string(id)]
 	if w == nil {
 		w = &tallied{groups: map[string]int{}}
 		t.writers[string(id)] = w
+	}
+	if !bytes.Contains(message, append([]byte("x #"), digits...)) {
+		w.cut++
 	}
 	if number >= len(w.seen) {
 		w.seen = append(w.seen, make([]uint8, number+1-len(w.seen))...)
@@ -53,13 +54,26 @@ func (t *Tally) observe(group, _ string, message []byte) {
 		w.seen[number]++
 	}
 	w.groups[group]++
-	w.last = time.Now()
+}
+
+// beginning finds "#<id> <number> " in a message.
+func beginning(message []byte) (id, digits []byte, number int, found bool) {
+	at := bytes.IndexByte(message, '#')
+	if at < 0 {
+		return nil, nil, 0, false
+	}
+	id, rest, spaced := bytes.Cut(message[at+1:], []byte(" "))
+	digits, _, ended := bytes.Cut(rest, []byte(" "))
+	number, err := strconv.Atoi(string(digits))
+	return id, digits, number, err == nil && spaced && ended && number >= 0
 }
 
 // Count is what has become of a writer's lines.
 type Count struct {
 	// Lines is how many numbers are looked at, Lost those that did not arrive, Twice the arrivals beyond one.
 	Lines, Lost, Twice int
+	// Cut are arrivals that were the beginning of a line, without its end.
+	Cut int
 	// Groups are the log groups, with the arrivals in each.
 	Groups map[string]int
 	// Missing and Repeated are the numbers, as ranges, with their lengths: 3-5(3).
@@ -82,6 +96,9 @@ func add(ranges []Range, number int) []Range {
 // String says it in a line; at most ten ranges are named.
 func (c Count) String() string {
 	s := fmt.Sprintf("%d lines, %d lost, %d twice", c.Lines, c.Lost, c.Twice)
+	if c.Cut > 0 {
+		s += fmt.Sprintf(", %d cut", c.Cut)
+	}
 	for i, ranges := range [][]Range{c.Missing, c.Repeated} {
 		if len(ranges) == 0 {
 			continue
@@ -107,6 +124,7 @@ func (t *Tally) Between(id string, first, end int) Count {
 	if w == nil {
 		w = &tallied{}
 	}
+	c.Cut = w.cut
 	for group, n := range w.groups {
 		c.Groups[group] = n
 	}
@@ -125,6 +143,13 @@ func (t *Tally) Between(id string, first, end int) Count {
 		}
 	}
 	return c
+}
+
+// Ends are the events of a log group that are the end of a line without its beginning.
+func (t *Tally) Ends(group string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ends[group]
 }
 
 // Highest is the highest number of a writer that has arrived, -1 if none.

@@ -52,7 +52,7 @@ func pause() {
 	}
 }
 
-// write writes the lines "#<id> <number> xxx…", numbered from 0, until there were enough or SIGTERM comes. How many they were is then in
+// write writes the lines "#<id> <number> xxx… #<number>", numbered from 0, until there were enough or SIGTERM comes. How many they were is then in
 // the file that Kubernetes reads a container's last message from.
 func write(args []string) error {
 	f := flag.NewFlagSet("write", flag.ContinueOnError)
@@ -81,7 +81,10 @@ func write(args []string) error {
 		}
 		for ; written < due; written++ {
 			line = fmt.Appendf(line[:0], "#%s %d ", *id, written)
-			line = append(line, filler[:max(0, *size-len(line))]...)
+			// As long as the beginning without its id and a space.
+			end := len(line) - len(*id) - 1
+			line = append(line, filler[:max(4, *size-len(line)-end)]...)
+			line = fmt.Appendf(line, " #%d", written)
 			if _, err := out.Write(append(line, '\n')); err != nil {
 				return err
 			}
