@@ -56,7 +56,7 @@ TEST_TIMEOUT := 40m
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./launcher/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/... ./e2e/environment/... ./e2e/node/...
+PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./launcher/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/... ./e2e/environment/... ./e2e/node/... ./e2e/realnode/... ./e2e/nodetest
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -91,7 +91,7 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	go test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
 	go test -race -count=1 -timeout $(TEST_TIMEOUT) $(if $(PROMISES),-run '$(PROMISES)') ./e2e
 	cd e2e/terraform && go test -count=1 -timeout $(TEST_TIMEOUT) ./...
-	@echo "Not run here: what needs a real Fluent Bit (make e2e), and what is for arm64 (make arm64-test)."
+	@echo "Not run here: what needs a real Fluent Bit (make e2e), a real Kubernetes node (make node-e2e), and what is for arm64 (make arm64-test)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@test -x $(BUILD)/tools/helm || echo "Not run here: what needs Helm (make chart-tools builds it, in some minutes)."
 	@./.ci/awscli 1 >/dev/null || echo "Not run here: what is run with version 1 of the AWS CLI."
@@ -118,6 +118,42 @@ $(KUBE)/kube-apiserver: e2e/kube/go.mod
 	@echo "make kube: building kube-apiserver $(KUBE_VERSION); on 2 cores this took five minutes ($$(date +%T))"
 	cd e2e/kube && CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)' -o $(abspath $@) k8s.io/kubernetes/cmd/kube-apiserver
 	@ls -l $@ | awk '{printf "%s: %.0f MB\n", $$9, $$5/1048576}'
+
+# The rest of a Kubernetes node. The kubelet compiles most of what the others share.
+KUBE_FLAGS := -trimpath -ldflags '$(LDFLAGS) -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)'
+KUBE_REST := kubelet kube-controller-manager kube-scheduler kube-proxy
+CONTAINERD := containerd containerd-shim-runc-v2 ctr
+CONTAINERD_TAGS := no_btrfs,no_zfs,no_devmapper,no_aufs,urfave_cli_no_docs
+
+.PHONY: kube-node
+kube-node: kube $(KUBE_REST:%=$(KUBE)/%) $(CONTAINERD:%=$(KUBE)/%) ## build the rest of a Kubernetes node as well: kubelet, containerd and so on; minutes, once
+
+# What a build took, in seconds, and the program's size.
+timed = @began=$$(date +%s); echo "make kube-node: building $(@F) ($$(date +%T))"; $(1); echo "$@: $$(($$(date +%s) - began)) s, $$(($$(stat -c %s $@) / 1048576)) MB"
+
+$(KUBE_REST:%=$(KUBE)/%) $(KUBE)/kubectl: e2e/kube/go.mod
+	@mkdir -p $(KUBE)
+	$(call timed,(cd e2e/kube && CGO_ENABLED=0 go build $(KUBE_FLAGS) -o $(abspath $@) k8s.io/kubernetes/cmd/$(@F)))
+
+$(CONTAINERD:%=$(KUBE)/%): e2e/containerd/go.mod
+	@mkdir -p $(KUBE)
+	$(call timed,(cd e2e/containerd && CGO_ENABLED=0 go build -trimpath -tags $(CONTAINERD_TAGS) -ldflags '$(LDFLAGS)' -o $(abspath $@) github.com/containerd/containerd/v2/cmd/$(@F)))
+
+NODE_E2E ?= required
+NODE_TESTS ?=
+
+.PHONY: node-e2e
+ifeq ($(NODE_E2E),off)
+node-e2e: ## the chart on a real Kubernetes node, each line counted; needs root, buildah, runc (docs/node.md); NODE_E2E=required|auto|off NODE_TESTS=
+	@echo "make node-e2e: NODE_E2E=off: NOT run here, what needs a real node"
+else
+node-e2e: kube-node chart-tools provisioner
+	NODE_E2E=$(NODE_E2E) go test -count=1 -timeout 6h -v $(if $(NODE_TESTS),-run '$(NODE_TESTS)') ./e2e/realnode ./e2e/nodetest
+endif
+
+.PHONY: demo-cluster
+demo-cluster: kube-node $(KUBE)/kubectl chart-tools provisioner ## a Kubernetes cluster with three tenants, the chart, helm test, a roll under load; kept until Ctrl-C. Needs what make node-e2e does
+	@go run ./e2e/democluster
 
 .PHONY: e2e
 e2e: kube chart-tools ## the promises again, through a real Fluent Bit (PATH or FLUENT_BIT=), a real kube-apiserver and Helm

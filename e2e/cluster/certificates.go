@@ -14,14 +14,17 @@ import (
 	"time"
 )
 
-// authority signs the server's certificate and the users'. It lives as long as the test.
-type authority struct {
+// Authority signs servers' certificates and users'. It lives as long as the test.
+type Authority struct {
+	// PEM is its certificate, Key its private key, for a controller that signs as well.
+	PEM, Key []byte
+
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	pem  []byte
 }
 
-func newAuthority() (*authority, error) {
+// NewAuthority makes one.
+func NewAuthority() (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -37,7 +40,11 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &authority{cert: cert, key: key, pem: block("CERTIFICATE", der)}, nil
+	private, err := keyPEM(key)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{PEM: block("CERTIFICATE", der), Key: private, cert: cert, key: key}, nil
 }
 
 // certificate is a template; Kubernetes takes the common name for the user and the
@@ -55,7 +62,7 @@ func certificate(name string, groups []string) *x509.Certificate {
 	}
 }
 
-func (a *authority) sign(template *x509.Certificate) (cert, key []byte, err error) {
+func (a *Authority) sign(template *x509.Certificate) (cert, key []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -68,40 +75,52 @@ func (a *authority) sign(template *x509.Certificate) (cert, key []byte, err erro
 	return block("CERTIFICATE", der), key, err
 }
 
-func (a *authority) client(user string, groups []string) (cert, key []byte, err error) {
+// Client is a certificate and its key for a user of these groups, as PEM.
+func (a *Authority) Client(user string, groups []string) (cert, key []byte, err error) {
 	template := certificate(user, groups)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return a.sign(template)
 }
 
-func (a *authority) server() (cert, key []byte, err error) {
-	template := certificate("kube-apiserver", nil)
+// Server is a certificate and its key for a server of these names and addresses, as PEM.
+func (a *Authority) Server(name string, hosts ...string) (cert, key []byte, err error) {
+	template := certificate(name, nil)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	template.DNSNames = []string{"localhost"}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
 	return a.sign(template)
+}
+
+// TokenKeys are a new key that signs service accounts' tokens, and its public half, as PEM.
+func TokenKeys() (private, public []byte, err error) {
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if private, err = keyPEM(signer); err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(signer.Public())
+	return private, block("PUBLIC KEY", der), err
 }
 
 // writeFiles writes what the API server reads at its start.
 func (c *Cluster) writeFiles() error {
-	cert, key, err := c.ca.server()
+	cert, key, err := c.ca.Server("kube-apiserver", "127.0.0.1", "localhost")
 	if err != nil {
 		return err
 	}
-	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	tokens, err := keyPEM(signer)
-	if err != nil {
-		return err
-	}
-	public, err := x509.MarshalPKIXPublicKey(signer.Public())
+	private, public, err := TokenKeys()
 	if err != nil {
 		return err
 	}
 	for name, data := range map[string][]byte{
-		"ca.crt": c.ca.pem, "server.crt": cert, "server.key": key, "tokens.key": tokens, "tokens.pub": block("PUBLIC KEY", public),
+		"ca.crt": c.ca.PEM, "server.crt": cert, "server.key": key, "tokens.key": private, "tokens.pub": public,
 	} {
 		if err := os.WriteFile(c.path(name), data, 0o600); err != nil {
 			return err

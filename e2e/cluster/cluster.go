@@ -31,7 +31,7 @@ type Cluster struct {
 	// Dir holds certificates, logs and etcd's data. It is the caller's to remove.
 	Dir string
 
-	ca        *authority
+	ca        *Authority
 	processes []*process
 }
 
@@ -70,7 +70,7 @@ func Find() (Binaries, error) {
 // Start starts etcd and the API server with all they need in dir, and returns once the
 // API server says that it is ready. Stop stops both.
 func Start(ctx context.Context, b Binaries, dir string) (c *Cluster, err error) {
-	ca, err := newAuthority()
+	ca, err := NewAuthority()
 	if err != nil {
 		return nil, err
 	}
@@ -221,31 +221,35 @@ const Admin = "admin"
 // Config is a client's configuration for a user of these groups, by a certificate of
 // its own. Requests are not limited.
 func (c *Cluster) Config(user string, groups ...string) *rest.Config {
-	cert, key, err := c.ca.client(user, groups)
+	cert, key, err := c.ca.Client(user, groups)
 	if err != nil {
 		panic(err) // only a broken source of randomness does this
 	}
 	return &rest.Config{
 		Host: c.Host, QPS: -1,
-		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem, CertData: cert, KeyData: key},
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.PEM, CertData: cert, KeyData: key},
 	}
 }
 
 // Kubeconfig writes a kubeconfig for a user of these groups, and returns its path.
 func (c *Cluster) Kubeconfig(user string, groups ...string) (string, error) {
-	cfg := c.Config(user, groups...)
-	k := api.NewConfig()
-	k.Clusters["test"] = &api.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
-	k.AuthInfos["user"] = &api.AuthInfo{ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData}
-	k.Contexts["test"] = &api.Context{Cluster: "test", AuthInfo: "user"}
-	k.CurrentContext = "test"
 	path := c.path("kubeconfig-" + strings.Map(func(r rune) rune {
 		if r == '/' || r == ':' {
 			return '_'
 		}
 		return r
 	}, user))
-	return path, clientcmd.WriteToFile(*k, path)
+	return path, WriteKubeconfig(path, c.Config(user, groups...))
+}
+
+// WriteKubeconfig writes a kubeconfig that says what cfg does.
+func WriteKubeconfig(path string, cfg *rest.Config) error {
+	k := api.NewConfig()
+	k.Clusters["test"] = &api.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
+	k.AuthInfos["user"] = &api.AuthInfo{ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData}
+	k.Contexts["test"] = &api.Context{Cluster: "test", AuthInfo: "user"}
+	k.CurrentContext = "test"
+	return clientcmd.WriteToFile(*k, path)
 }
 
 // freePorts are ports that were free a moment ago.

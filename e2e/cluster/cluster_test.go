@@ -52,7 +52,7 @@ func TestTheClusterTellsUsersByTheirCertificatesAndStops(t *testing.T) {
 	_, err = jane.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	require.True(t, apierrors.IsForbidden(err), "RBAC decides: %v", err)
 
-	anonymous := kubernetes.NewForConfigOrDie(&rest.Config{Host: c.Host, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem}})
+	anonymous := kubernetes.NewForConfigOrDie(&rest.Config{Host: c.Host, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.PEM}})
 	_, err = anonymous.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	require.Error(t, err)
 

@@ -1,0 +1,228 @@
+package nodetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/realnode"
+)
+
+// What a node does, while a pod writes numbered lines, or in place of that: no line is lost. Where the agent is killed, lines may come twice.
+func TestWhatANodeDoesLosesNoLine(t *testing.T) {
+	c := onFluentBit(t)
+	released(t, c)
+	n := c.Nodes[0]
+	rest := time.Duration(size(t, "E2E_AWAY", 8)) * time.Second
+
+	t.Run("the kubelet is restarted", func(t *testing.T) {
+		underLoad(t, c, "kubelet", once, func(ctx context.Context, _ realnode.Writer) {
+			require.NoError(t, n.StopKubelet(ctx))
+			time.Sleep(rest)
+			require.NoError(t, n.StartKubelet(ctx))
+		})
+	})
+	t.Run("containerd is restarted", func(t *testing.T) {
+		underLoad(t, c, "containerd", once, func(ctx context.Context, _ realnode.Writer) {
+			require.NoError(t, n.StopContainerd(ctx))
+			time.Sleep(5 * time.Second)
+			require.NoError(t, n.StartContainerd(ctx))
+		})
+	})
+	t.Run("the API server is away", func(t *testing.T) {
+		underLoad(t, c, "api-server", once, func(ctx context.Context, _ realnode.Writer) {
+			require.NoError(t, c.StopAPIServer(ctx))
+			time.Sleep(rest)
+			require.NoError(t, c.StartAPIServer(ctx))
+		})
+	})
+	t.Run("the node is drained", func(t *testing.T) {
+		ctx := within(t, 3*time.Minute)
+		w := realnode.Writer{Tenant: "drained", Name: "drained", Node: n.Name, Rate: 2000}
+		tenant(t, c, w.Tenant)
+		require.NoError(t, c.StartWriter(ctx, w))
+		time.Sleep(3 * time.Second)
+		cordon(t, c, n.Name, true)
+		defer cordon(t, c, n.Name, false)
+		lines, err := c.Evict(ctx, w)
+		require.NoError(t, err)
+		judge(t, c, w, lines, once)
+	})
+	t.Run("pods live for 200 ms", func(t *testing.T) { shortLives(t, c, size(t, "E2E_SHORT_LIVES", 20), 1) })
+	t.Run("many pods start at once", func(t *testing.T) { shortLives(t, c, size(t, "E2E_PODS", 30), 1000) })
+	t.Run("init containers, sidecars, ephemeral containers", func(t *testing.T) { kinds(t, c) })
+	t.Run("the agent is killed for its memory", func(t *testing.T) {
+		underLoad(t, c, "oom", perhapsTwice, func(ctx context.Context, _ realnode.Writer) {
+			before := onFirstNode(t, c, agents(t, c))
+			require.NoError(t, n.LimitMemory(ctx, realnode.ContainerID(before), 256<<10))
+			require.NoError(t, c.Until(ctx, "the agent is killed and started again", func() (bool, error) {
+				s := onFirstNode(t, c, agents(t, c)).Status.ContainerStatuses[0]
+				if last := s.LastTerminationState.Terminated; last != nil && s.Ready && s.RestartCount > before.Status.ContainerStatuses[0].RestartCount {
+					t.Logf("the agent ended: %s, exit code %d", last.Reason, last.ExitCode)
+					require.Equal(t, "OOMKilled", last.Reason)
+					return true, nil
+				}
+				return false, nil
+			}))
+		})
+	})
+	t.Run("the node is killed and starts again", func(t *testing.T) {
+		ctx := within(t, 5*time.Minute)
+		w := realnode.Writer{Tenant: "killed", Name: "killed", Node: n.Name, Rate: 2000}
+		tenant(t, c, w.Tenant)
+		require.NoError(t, c.StartWriter(ctx, w))
+		time.Sleep(5 * time.Second)
+		require.NoError(t, n.Kill(ctx))
+		// What was on its way from the container to the file is lost with the container. All else counts.
+		lines, err := c.OnDisk(w)
+		require.NoError(t, err)
+		arrived := c.Lines.Arrived(w.Name)
+		began := time.Now()
+		require.NoError(t, n.Boot(ctx))
+		t.Logf("killed with %d lines on its disk, of which %d had arrived; Ready again after %.1f s", lines, arrived, time.Since(began).Seconds())
+		judge(t, c, w, lines, perhapsTwice)
+	})
+}
+
+// What is taken.
+const (
+	once         = false
+	perhapsTwice = true // as delivery.md names it: what was accepted, and not yet known to be, when the agent was killed
+)
+
+// underLoad has a pod write while do happens, and judges its lines.
+func underLoad(t *testing.T, c *realnode.Cluster, name string, twice bool, do func(context.Context, realnode.Writer)) {
+	t.Helper()
+	ctx := within(t, 5*time.Minute)
+	w := realnode.Writer{Tenant: name, Name: name, Node: c.Nodes[0].Name, Rate: 2000}
+	tenant(t, c, w.Tenant)
+	require.NoError(t, c.StartWriter(ctx, w))
+	require.NoError(t, c.Until(ctx, "its first lines arrive", func() (bool, error) { return c.Lines.Arrived(w.Name) > 0, nil }))
+	do(ctx, w)
+	time.Sleep(3 * time.Second)
+	lines, err := c.StopWriter(ctx, w)
+	require.NoError(t, err)
+	judge(t, c, w, lines, twice)
+}
+
+// judge waits for a writer's lines and says what became of them.
+func judge(t *testing.T, c *realnode.Cluster, w realnode.Writer, lines int, twice bool) {
+	t.Helper()
+	count := c.Lines.Settle(within(t, 3*time.Minute), w.Name, lines, 30*time.Second)
+	t.Logf("%s: %s", w.Name, count)
+	assert.Zero(t, count.Lost, "lost")
+	if !twice {
+		assert.Zero(t, count.Twice, "twice")
+		assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
+	}
+	assert.Empty(t, count.Others(realnode.Group(w.Tenant)), "groups where they do not belong")
+}
+
+// cordon has no pods come to a node, or again.
+func cordon(t *testing.T, c *realnode.Cluster, name string, so bool) {
+	t.Helper()
+	ctx := within(t, time.Minute)
+	node, err := c.Admin.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	require.NoError(t, err)
+	node.Spec.Unschedulable = so
+	_, err = c.Admin.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+	require.NoError(t, err)
+}
+
+// shortLives makes pods that write some lines and end, so many at once, and deletes each as soon as it has ended.
+func shortLives(t *testing.T, c *realnode.Cluster, pods, atOnce int) {
+	t.Helper()
+	ctx := within(t, 10*time.Minute)
+	const lines = 50
+	name := fmt.Sprint("short", atOnce)
+	tenant(t, c, name)
+	began := time.Now()
+	failed := make(chan error, pods)
+	slots := make(chan struct{}, atOnce)
+	var writers []realnode.Writer
+	for i := range pods {
+		w := realnode.Writer{Tenant: name, Name: fmt.Sprintf("%s-%d", name, i), Lines: lines}
+		writers = append(writers, w)
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			now := int64(0)
+			_, err := c.Admin.CoreV1().Pods(w.Namespace()).Create(ctx, w.Pod(), metav1.CreateOptions{})
+			if err == nil {
+				_, err = c.Written(ctx, w)
+			}
+			if err == nil {
+				err = c.Admin.CoreV1().Pods(w.Namespace()).Delete(ctx, w.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+			}
+			failed <- err
+		}()
+	}
+	for range pods {
+		require.NoError(t, <-failed)
+	}
+	t.Logf("%d pods came and went in %.1f s", pods, time.Since(began).Seconds())
+	var all realnode.Count
+	for _, w := range writers {
+		count := c.Lines.Settle(ctx, w.Name, lines, 10*time.Second)
+		all.Lines, all.Lost, all.Twice = all.Lines+count.Lines, all.Lost+count.Lost, all.Twice+count.Twice
+		assert.Empty(t, count.Others(realnode.Group(w.Tenant)))
+	}
+	t.Logf("%d pods: %s", pods, all)
+	assert.Zero(t, all.Lost, "lost")
+	assert.Zero(t, all.Twice, "twice")
+}
+
+// kinds has each kind of container write.
+func kinds(t *testing.T, c *realnode.Cluster) {
+	t.Helper()
+	ctx := within(t, 3*time.Minute)
+	tenant(t, c, "kinds")
+	const lines = 500
+	always := corev1.ContainerRestartPolicyAlways
+	container := func(name string, stay bool) (realnode.Writer, corev1.Container) {
+		w := realnode.Writer{Tenant: "kinds", Name: "kind-" + name, Lines: lines, Stay: stay}
+		made := w.Container()
+		made.Name = name
+		return w, made
+	}
+	first, initial := container("init", false)
+	second, sidecar := container("sidecar", true)
+	sidecar.RestartPolicy = &always
+	third, main := container("main", true)
+	fourth, ephemeral := container("ephemeral", false)
+	pod := third.Pod()
+	pod.Name = "kinds"
+	pod.Spec.InitContainers, pod.Spec.Containers = []corev1.Container{initial, sidecar}, []corev1.Container{main}
+	pods := c.Admin.CoreV1().Pods("tenant-kinds")
+	_, err := pods.Create(ctx, pod, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, c.Until(ctx, "the pod runs", func() (bool, error) {
+		p, err := pods.Get(ctx, "kinds", metav1.GetOptions{})
+		return err == nil && p.Status.Phase == corev1.PodRunning, err
+	}))
+	p, err := pods.Get(ctx, "kinds", metav1.GetOptions{})
+	require.NoError(t, err)
+	p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+		Name: "ephemeral", Image: ephemeral.Image, ImagePullPolicy: ephemeral.ImagePullPolicy, Args: ephemeral.Args,
+	}})
+	_, err = pods.UpdateEphemeralContainers(ctx, "kinds", p, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	for _, w := range []realnode.Writer{first, second, third, fourth} {
+		judge(t, c, w, lines, once)
+	}
+}
+
+// onFirstNode is the one of these pods that runs there.
+func onFirstNode(t *testing.T, c *realnode.Cluster, pods []corev1.Pod) corev1.Pod {
+	t.Helper()
+	i := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Spec.NodeName == c.Nodes[0].Name })
+	require.GreaterOrEqual(t, i, 0)
+	return pods[i]
+}

@@ -1,0 +1,92 @@
+package nodetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/realnode"
+)
+
+// An upgrade replaces the agent while a pod writes and its file is rotated each few seconds. E2E_ROLLS is how often, E2E_RATE the pod's lines a
+// second, of 200 bytes.
+func TestRollsOfTheAgentLoseNoLineWhileFilesAreRotated(t *testing.T) {
+	c := onFluentBit(t)
+	rolls, rate := size(t, "E2E_ROLLS", 3), size(t, "E2E_RATE", 5000)
+	released(t, c)
+	tenant(t, c, "rolls")
+	rollUnderLoad(t, c, rolls, realnode.Writer{Tenant: "rolls", Name: "rolled", Node: c.Nodes[0].Name, Rate: float64(rate), Size: 200})
+}
+
+// rollUnderLoad rolls the agents while w writes, and counts.
+func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writer) {
+	t.Helper()
+	ctx := within(t, time.Duration(rolls+4)*3*time.Minute)
+	require.NoError(t, c.StartWriter(ctx, w))
+	require.NoError(t, c.Until(ctx, "its first lines arrive", func() (bool, error) { return c.Lines.Arrived(w.Name) > 0, nil }))
+	began := time.Now()
+	rotations := c.WatchRotations(w)
+	type roll struct {
+		at, ready time.Time
+		first     int // the number of a line that was read before it
+		old, new  []corev1.Pod
+	}
+	var all []roll
+	for range rolls {
+		// The one before is read to its end, and the files are rotated at other points of each roll.
+		time.Sleep(5 * time.Second)
+		r := roll{at: time.Now(), first: c.Lines.Highest(w.Name), old: agents(t, c)}
+		require.NoError(t, c.Roll(ctx))
+		r.ready = time.Now()
+		r.new = agents(t, c)
+		require.NotEqual(t, onFirstNode(t, c, r.old).Name, onFirstNode(t, c, r.new).Name)
+		all = append(all, r)
+	}
+	time.Sleep(5 * time.Second)
+	lines, err := c.StopWriter(ctx, w)
+	require.NoError(t, err)
+	took := time.Since(began)
+	count := c.Lines.Settle(ctx, w.Name, lines, 40*time.Second)
+	times := rotations.Stop()
+	for i, r := range all {
+		end := lines
+		if i+1 < len(all) {
+			end = all[i+1].first
+		}
+		ended, started := gap(t, c, r.old, r.new)
+		during := 0
+		for _, at := range times {
+			if at.After(ended) && at.Before(started) {
+				during++
+			}
+		}
+		t.Logf("roll %d: the old agent ended after %.1f s, the new one started %.1f s later (%d rotations between) and was ready after %.1f s; from there on %s", i+1,
+			ended.Sub(r.at).Seconds(), started.Sub(ended).Seconds(), during, r.ready.Sub(r.at).Seconds(), c.Lines.Between(w.Name, r.first, end))
+	}
+	t.Logf("%d rolls in %.0f s, %d rotations, %.0f lines/s: %s", rolls, took.Seconds(), len(times), float64(lines)/took.Seconds(), count)
+	assert.Zero(t, count.Lost, "lost")
+	assert.Zero(t, count.Twice, "twice")
+	assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
+	assert.Empty(t, count.Others(realnode.Group(w.Tenant)), "groups where they do not belong")
+}
+
+func agents(t *testing.T, c *realnode.Cluster) []corev1.Pod {
+	t.Helper()
+	pods, err := c.Agents(within(t, time.Minute))
+	require.NoError(t, err)
+	require.Len(t, pods, len(c.Nodes))
+	return pods
+}
+
+// gap is when the first node's old agent had ended, and its new one started.
+func gap(t *testing.T, c *realnode.Cluster, old, renewed []corev1.Pod) (ended, started time.Time) {
+	t.Helper()
+	starts, ends, err := c.Nodes[0].Tasks()
+	require.NoError(t, err)
+	ended, started = ends[realnode.ContainerID(onFirstNode(t, c, old))], starts[realnode.ContainerID(onFirstNode(t, c, renewed))]
+	require.False(t, ended.IsZero() || started.IsZero(), "containerd's events have the agents' end and start")
+	return ended, started
+}

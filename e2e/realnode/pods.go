@@ -1,0 +1,218 @@
+package realnode
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+)
+
+// Writer is a pod that writes numbered lines.
+type Writer struct {
+	// Tenant has the namespace tenant-<Tenant>; Name is the pod's, and what its lines begin with.
+	Tenant, Name string
+	// Lines is how many, 0 until StopWriter; Rate how many a second, 0 as fast as they are taken; Size their length, 0 is 100 bytes.
+	Lines int
+	Rate  float64
+	Size  int
+	// Stay keeps the pod running when all are written.
+	Stay bool
+	// Node is where it runs; empty: anywhere.
+	Node string
+}
+
+// Namespace is the writer's.
+func (w Writer) Namespace() string { return "tenant-" + w.Tenant }
+
+// args are the tool's.
+func (w Writer) args() []string {
+	size := w.Size
+	if size == 0 {
+		size = 100
+	}
+	args := []string{"write", "-id=" + w.Name, fmt.Sprint("-lines=", w.Lines), fmt.Sprint("-rate=", w.Rate), fmt.Sprint("-size=", size)}
+	if w.Stay {
+		args = append(args, "-stay")
+	}
+	return args
+}
+
+// Container runs the tool in a pod's container.
+func (w Writer) Container() corev1.Container {
+	return corev1.Container{Name: "writer", Image: toolImage, ImagePullPolicy: corev1.PullNever, Args: w.args()}
+}
+
+// Pod is the writer's.
+func (w Writer) Pod() *corev1.Pod {
+	none, short := false, int64(5)
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Name, Namespace: w.Namespace()},
+		Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, NodeName: w.Node, AutomountServiceAccountToken: &none, EnableServiceLinks: &none,
+			TerminationGracePeriodSeconds: &short, Containers: []corev1.Container{w.Container()},
+		},
+	}
+}
+
+// StartWriter makes the pod, and waits until it runs.
+func (c *Cluster) StartWriter(ctx context.Context, w Writer) error {
+	if _, err := c.Admin.CoreV1().Pods(w.Namespace()).Create(ctx, w.Pod(), metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	err := c.Until(ctx, "the writer "+w.Name+" runs", func() (bool, error) {
+		p, err := c.Admin.CoreV1().Pods(w.Namespace()).Get(ctx, w.Name, metav1.GetOptions{})
+		return err == nil && p.Status.Phase != corev1.PodPending, err
+	})
+	if err != nil {
+		err = errors.Join(err, errors.New(c.Describe(ctx, w.Namespace())))
+	}
+	return err
+}
+
+// StopWriter ends a writer without removing its pod, and returns how many lines it wrote.
+func (c *Cluster) StopWriter(ctx context.Context, w Writer) (int, error) {
+	p, err := c.Admin.CoreV1().Pods(w.Namespace()).Get(ctx, w.Name, metav1.GetOptions{})
+	if err != nil {
+		return 0, err
+	}
+	if len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Running != nil {
+		for _, n := range c.Nodes {
+			if n.Name != p.Spec.NodeName {
+				continue
+			}
+			if _, err := n.Ctr(ctx, "tasks", "kill", "--signal", "SIGTERM", ContainerID(*p)); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return c.Written(ctx, w)
+}
+
+// ContainerID is containerd's id of a pod's first container, empty if it has none yet.
+func ContainerID(p corev1.Pod) string {
+	if len(p.Status.ContainerStatuses) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
+}
+
+// Evict evicts a writer's pod, as a drain does, waits until it is gone, and returns how many lines it wrote.
+func (c *Cluster) Evict(ctx context.Context, w Writer) (lines int, err error) {
+	watch, err := c.Admin.CoreV1().Pods(w.Namespace()).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + w.Name})
+	if err != nil {
+		return 0, err
+	}
+	defer watch.Stop()
+	if err := c.Admin.PolicyV1().Evictions(w.Namespace()).Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: w.Name, Namespace: w.Namespace()}}); err != nil {
+		return 0, err
+	}
+	lines = -1
+	for event := range watch.ResultChan() {
+		p, ok := event.Object.(*corev1.Pod)
+		if ok && len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Terminated != nil {
+			if n, err := strconv.Atoi(p.Status.ContainerStatuses[0].State.Terminated.Message); err == nil {
+				lines = n
+			}
+		}
+		if event.Type == apiwatch.Deleted {
+			break
+		}
+	}
+	if lines < 0 {
+		return 0, fmt.Errorf("the writer %s did not say how many lines it wrote", w.Name)
+	}
+	return lines, ctx.Err()
+}
+
+// Written waits for a writer's end, and returns how many lines it wrote.
+func (c *Cluster) Written(ctx context.Context, w Writer) (lines int, err error) {
+	err = c.Until(ctx, "the writer "+w.Name+" ends", func() (bool, error) {
+		p, err := c.Admin.CoreV1().Pods(w.Namespace()).Get(ctx, w.Name, metav1.GetOptions{})
+		if err != nil || len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].State.Terminated == nil {
+			return false, err
+		}
+		end := p.Status.ContainerStatuses[0].State.Terminated
+		lines, err = strconv.Atoi(end.Message)
+		return err == nil, err
+	})
+	return lines, err
+}
+
+// OnDisk is how many lines of a writer the kubelet's files have: one more than the number of the last that is whole in the newest file.
+func (c *Cluster) OnDisk(w Writer) (int, error) {
+	for _, file := range c.LogFiles(w) {
+		if !strings.HasSuffix(file, ".log") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		text = text[:bytes.LastIndexByte(text, '\n')+1]
+		_, last, found := strings.Cut(string(text[max(0, bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n')):]), "#"+w.Name+" ")
+		digits, _, _ := strings.Cut(last, " ")
+		if n, err := strconv.Atoi(digits); found && err == nil {
+			return n + 1, nil
+		}
+	}
+	return 0, fmt.Errorf("no whole line of %s is on a disk", w.Name)
+}
+
+// LogFiles are the files of a writer's logs on its node, the newest, which has no time in its name, last.
+func (c *Cluster) LogFiles(w Writer) []string {
+	var all []string
+	for _, n := range c.Nodes {
+		found, _ := filepath.Glob(filepath.Join(n.PodLogs(), w.Namespace()+"_"+w.Name+"_*", "writer", "*.log*"))
+		all = append(all, found...)
+	}
+	return all
+}
+
+// Rotations watches a writer's files and notes when a new one began, until ctx ends.
+type Rotations struct {
+	Times []time.Time
+	done  chan struct{}
+	end   context.CancelFunc
+}
+
+// WatchRotations begins to watch.
+func (c *Cluster) WatchRotations(w Writer) *Rotations {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Rotations{done: make(chan struct{}), end: cancel}
+	go func() {
+		defer close(r.done)
+		var before os.FileInfo
+		for ctx.Err() == nil {
+			for _, file := range c.LogFiles(w) {
+				if !strings.HasSuffix(file, ".log") {
+					continue
+				}
+				if info, err := os.Stat(file); err == nil {
+					if before != nil && !os.SameFile(before, info) {
+						r.Times = append(r.Times, time.Now())
+					}
+					before = info
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	return r
+}
+
+// Stop ends the watch and returns when there were rotations, to a twentieth of a second.
+func (r *Rotations) Stop() []time.Time {
+	r.end()
+	<-r.done
+	return r.Times
+}
