@@ -189,12 +189,7 @@ soak: ## ten minutes of a real Fluent Bit while one thing after the other goes w
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)
-	@for pkg in $$(go list ./internal/... ./e2e/...); do \
-	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "== $$pkg $$target"; \
-	    go test -run xxx -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
-	  done; \
-	done
+	@./.ci/fuzz $(FUZZTIME)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go.mod, and what the layout forbids
