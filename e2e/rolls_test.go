@@ -73,10 +73,11 @@ func (r rolls) run(t *testing.T) rolled {
 	defer stop()
 	var work errgroup.Group
 	written := make([]int, len(logs))
+	began := time.Now()
 	for i, log := range logs {
 		work.Go(func() error {
 			const tick = 10 * time.Millisecond
-			for began := time.Now(); ctx.Err() == nil; time.Sleep(tick) {
+			for ; ctx.Err() == nil; time.Sleep(tick) {
 				var texts []string
 				for due := int(time.Since(began).Seconds() * float64(r.rate) / float64(r.containers)); written[i] < due; written[i]++ {
 					texts = append(texts, fmt.Sprintf("a line of some length, as they are %s#%d.%d", strings.Repeat("x", 60), i, written[i]))
@@ -110,10 +111,10 @@ func (r rolls) run(t *testing.T) rolled {
 		Started: func(p *os.Process) { process.Store(p) },
 	}
 	for i := range r.times {
-		began := time.Now()
+		started := time.Now()
 		var once sync.Once
 		run.Until = func() bool {
-			now := time.Since(began)
+			now := time.Since(started)
 			if r.fault != nil {
 				if now > r.life-r.life/4 {
 					faults.Set("away", *r.fault)
@@ -133,7 +134,7 @@ func (r rolls) run(t *testing.T) rolled {
 		} else {
 			require.NoError(t, err)
 		}
-		t.Logf("agent %d ended %s after it was told to", i+1, (time.Since(began) - r.life).Round(10*time.Millisecond))
+		t.Logf("agent %d ended %s after it was told to", i+1, (time.Since(started) - r.life).Round(10*time.Millisecond))
 		time.Sleep(r.gap)
 	}
 	faults.Clear()
@@ -156,11 +157,17 @@ func (r rolls) run(t *testing.T) rolled {
 	require.NoError(t, e.Ship(within(t, 3*time.Minute), run))
 	got := numbers(t, s)
 	result := rolled{lines: len(want), copies: strings.Count(log.String(), "is delivered from its copy")}
-	for number := range want {
-		if got[number] == 0 {
-			result.lost++
+	for i, n := range written {
+		for k := range n {
+			number := fmt.Sprintf("#%d.%d", i, k)
+			if got[number] == 0 {
+				result.lost++
+				if k == 0 || got[fmt.Sprintf("#%d.%d", i, k-1)] > 0 {
+					t.Logf("lost from %s on, written %s", number, began.Add(time.Duration(float64(k)/float64(r.rate)*float64(r.containers)*float64(time.Second))).Format("15:04:05.000"))
+				}
+			}
+			result.twice += max(0, got[number]-1)
 		}
-		result.twice += max(0, got[number]-1)
 	}
 	for number := range got {
 		require.Equal(t, 1, want[number], "what nothing wrote: %s", number)

@@ -70,8 +70,9 @@ const (
 )
 
 type snapshot struct {
-	// Rows are of what was unread.
-	Rows []Row `json:"rows"`
+	// Rows are of what was unread, and Opened of what the agent had open.
+	Rows   []Row `json:"rows"`
+	Opened []Row `json:"opened,omitempty"`
 	// Seen are the times in the names of each log's files that were read, or laid down.
 	Seen map[Log][]string `json:"seen,omitempty"`
 }
@@ -97,7 +98,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	of, old := byLog(rows, cfg.Logs), byLog(before.Rows, cfg.Logs)
+	of, old, opened := byLog(rows, cfg.Logs), byLog(before.Rows, cfg.Logs), byLog(before.Opened, cfg.Logs)
 	known := len(of)+len(old) > 0
 	logs, err := f.whole(ctx)
 	if err != nil {
@@ -107,7 +108,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	var todo []pending
 	now := f.cfg.Now()
 	for log, files := range logs {
-		mine := merged(files, of[log], old[log])
+		mine := merged(files, of[log], opened[log], old[log])
 		seen := map[string]bool{}
 		for _, rotated := range before.Seen[log] {
 			seen[rotated] = true
@@ -141,7 +142,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 			todo = append(todo, pending{log, u})
 		}
 	}
-	if err := f.writeSnapshot(snapshot{keep, before.Seen}); err != nil {
+	if err := f.writeSnapshot(snapshot{Rows: keep, Seen: before.Seen}); err != nil {
 		return nil, err
 	}
 	for _, u := range todo {
@@ -208,7 +209,8 @@ func (f *Follower) Follow(ctx context.Context, pid int) {
 func (f *Follower) Stop() error {
 	s := snapshot{Seen: map[Log][]string{}}
 	for log, t := range f.trackers {
-		s.Rows = append(s.Rows, t.unread(log)...)
+		s.Rows = append(s.Rows, t.rows(log, waiting)...)
+		s.Opened = append(s.Opened, t.rows(log, read)...)
 		if seen := t.seen(); len(seen) > 0 {
 			s.Seen[log] = seen
 		}

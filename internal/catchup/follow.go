@@ -97,7 +97,7 @@ type version struct {
 	inode   uint64
 	rotated string
 	from    int64     // unread from here on, where the agent never opens it
-	size    int64     // when it was seen last
+	size    int64     // when it was seen last, uncompressed
 	seen    time.Time // first, and before its rotation where rotated is empty
 	state   state
 	looks   int // since it is not written any more
@@ -149,7 +149,7 @@ func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (mi
 	})
 	for i, v := range t.versions {
 		f, exists := there[v]
-		if exists {
+		if exists && !f.Gzip {
 			v.size = f.Size
 		}
 		// What is written at the moment is opened by tail, sooner or later; and a younger one that it has open shows
@@ -224,11 +224,11 @@ func (t *tracker) version(f File, files []File) *version {
 	return nil
 }
 
-// unread are rows of the versions that the agent did not open, for the next start. The one that is written is among
-// them: it may be rotated by then.
-func (t *tracker) unread(log Log) (rows []Row) {
+// rows are rows of the versions in one state, for the next start: of waiting ones, the one that is written is among
+// them, for it may be rotated by then.
+func (t *tracker) rows(log Log, in state) (rows []Row) {
 	for _, v := range t.versions {
-		if v.state == waiting {
+		if v.state == in && v.inode != 0 || v.state == waiting && in == waiting {
 			rows = append(rows, Row{Name: log.file(v.rotated), Inode: v.inode, Offset: v.from, Created: v.seen})
 		}
 	}

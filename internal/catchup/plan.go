@@ -169,13 +169,22 @@ func byLog(rows []Row, root string) map[Log][]Row {
 	return logs
 }
 
-// merged adds to the rows of a log those of a list that was made before: of files that the rows do not name. A row
-// with the same inode names the same file, unless the log was rotated in between.
-func merged(files []File, rows, before []Row) []Row {
+// merged is what is known of a log's files: tail's rows, and what the launcher wrote down before. opened are the files
+// that the agent had open at its end, by the launcher's account: tail goes on with a row where a new file has the inode
+// of an old one, so that its time may be another file's. unread are rows of files that the agent had not opened; one
+// with the inode of a row is about the same file, unless the log was rotated in between.
+func merged(files []File, rows, opened, unread []Row) []Row {
 	all := slices.Clone(rows)
-	for _, b := range before {
-		if !slices.ContainsFunc(rows, func(r Row) bool { return r.Inode == b.Inode && !rotatedBetween(files, b.Created, r.Created) }) {
-			all = append(all, b)
+	for i := range all {
+		for _, o := range slices.Concat(opened, unread) {
+			if o.Inode == all[i].Inode && o.Created.After(all[i].Created) {
+				all[i].Created = o.Created
+			}
+		}
+	}
+	for _, u := range unread {
+		if !slices.ContainsFunc(all, func(r Row) bool { return r.Inode == u.Inode && !rotatedBetween(files, u.Created, r.Created) }) {
+			all = append(all, u)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Row) int { return a.Created.Compare(b.Created) })
