@@ -177,18 +177,26 @@ func merged(files []File, rows, opened, unread []Row) []Row {
 	all := slices.Clone(rows)
 	for i := range all {
 		for _, o := range slices.Concat(opened, unread) {
-			if o.Inode == all[i].Inode && o.Created.After(all[i].Created) {
+			if mayBeSame(all[i], o) && o.Created.After(all[i].Created) {
 				all[i].Created = o.Created
 			}
 		}
 	}
 	for _, u := range unread {
-		if !slices.ContainsFunc(all, func(r Row) bool { return r.Inode == u.Inode && !rotatedBetween(files, u.Created, r.Created) }) {
+		if !slices.ContainsFunc(all, func(r Row) bool { return mayBeSame(r, u) && !rotatedBetween(files, u.Created, r.Created) }) {
 			all = append(all, u)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Row) int { return a.Created.Compare(b.Created) })
 	return all
+}
+
+// mayBeSame reports whether a row of tail's and one of the launcher's can be about the same file. The launcher's is the
+// later one: what tail knows to be rotated has the same name there.
+func mayBeSame(tail, launcher Row) bool {
+	_, rotated, _, _ := split(tail.Name)
+	_, later, _, _ := split(launcher.Name)
+	return tail.Inode == launcher.Inode && (rotated == "" || rotated == later)
 }
 
 func rotatedBetween(files []File, after, until time.Time) bool {
