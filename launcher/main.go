@@ -88,7 +88,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
-	log := slog.New(slog.NewTextHandler(stderr, nil)).With("program", "launcher")
+	log := logger(stderr)
 	if err != nil {
 		log.Error(err.Error())
 		return exitUsage
@@ -112,6 +112,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	defer locked.Close()
 	return o.supervise(locked, signals, stdout, stderr, log)
+}
+
+func logger(to io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(to, nil)).With("program", "launcher")
 }
 
 // supervise runs Fluent Bit until it ends, and returns its exit status. Fluent Bit gets the lock as an open file: should

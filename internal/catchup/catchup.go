@@ -253,7 +253,7 @@ func (f *Follower) look(pid int, late bool) error {
 			f.lay(pending{log, u})
 		}
 		for _, v := range lost {
-			f.lost(log, v.size-v.from, "a file was rotated and removed before the agent opened it")
+			f.lost(log, v.size-v.from, "a file was rotated and removed before the agent had read it")
 		}
 		settled = settled && t.settled()
 	}

@@ -16,8 +16,8 @@ import (
 type reading struct {
 	// Name is the file's path now; after its removal, the last one.
 	Name string
-	// Position is how many bytes were read.
-	Position int64
+	// Position is how many bytes were read, of Size.
+	Position, Size int64
 }
 
 // opened lists the files below one of the folders that a process has open, by inode. It asks the kernel, not the
@@ -43,7 +43,7 @@ func opened(pid int, below ...string) (map[uint64]reading, error) {
 		if err != nil || !reads {
 			continue
 		}
-		open[inode(info)] = reading{Name: strings.TrimSuffix(name, " (deleted)"), Position: position}
+		open[inode(info)] = reading{Name: strings.TrimSuffix(name, " (deleted)"), Position: position, Size: info.Size()}
 	}
 	return open, nil
 }
@@ -80,6 +80,10 @@ func describe(path string) (position int64, reads bool, err error) {
 	return 0, false, errors.New("no flags")
 }
 
+// lagging is how long the agent must have been behind with a rotated file before its closing counts as giving up. What
+// is behind for less was read between two looks.
+const lagging = 10 * time.Second
+
 // state is how far a version of a log is cared for.
 type state uint8
 
@@ -101,6 +105,9 @@ type version struct {
 	seen    time.Time // first, and before its rotation where rotated is empty
 	state   state
 	looks   int // since it is not written any more
+
+	position int64     // how far the agent had read when it was seen last
+	behind   time.Time // since when the agent has not read a rotated file to its end; zero where it has
 }
 
 // tracker knows the versions of one log, oldest first.
@@ -123,6 +130,14 @@ func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (mi
 		if rotated != "" {
 			v.rotated = rotated
 		}
+		v.position = r.Position
+		switch {
+		case v.rotated == "" || r.Position >= r.Size:
+			v.behind = time.Time{}
+		case v.behind.IsZero():
+			v.behind = now
+		}
+		v.size = r.Size
 	}
 	there := map[*version]File{}
 	for _, f := range files {
@@ -166,6 +181,21 @@ func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (mi
 			missed = append(missed, Unread{f, v.from})
 		} else if v.size > v.from {
 			lost = append(lost, v)
+		}
+	}
+	// tail gives a rotated file up after rotate_wait, and a removed one at that interval, read to its end or not.
+	for _, v := range t.versions {
+		if v.state != read || v.behind.IsZero() || has(open, v.inode) {
+			continue
+		}
+		v.state = done
+		if now.Sub(v.behind) < lagging {
+			continue // it read the rest, and closed the file, since the last look
+		}
+		if f, exists := there[v]; exists {
+			missed = append(missed, Unread{f, v.position})
+		} else {
+			lost = append(lost, &version{from: v.position, size: v.size})
 		}
 	}
 	// A version is forgotten once it is neither on the disk nor open.

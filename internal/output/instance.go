@@ -200,6 +200,9 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 			targets[n] = dests[n].target
 		}
 		if err := i.queue.Deliver(ctx, &c, &w.events, targets); err != nil {
+			if i.leaving.ctx.Err() != nil {
+				err = errLeaving
+			}
 			return i.retry(tag, err)
 		}
 		i.held.gone(&c)
