@@ -257,7 +257,8 @@ func torn(t *testing.T, more map[string]string) (after []afterATear, refused int
 	tenants := filepath.Join(t.TempDir(), "tenants.yaml")
 	require.NoError(t, os.WriteFile(tenants, []byte("version: 1\n"), 0o600))
 	u := &underLoad{state: stateFolder(t)}
-	u.chartAgent = newAgent(t, e, cw, n, u.state, tenants, more, "--set", "fluentBit.config.flush=3,fluentBit.config.flushTimeout=2,fluentBit.config.grace=5") // so that a pod's lines are in one chunk
+	// No flush before all is read, so that a pod's lines are in one chunk.
+	u.chartAgent = newAgent(t, e, cw, n, u.state, tenants, more, "--set", "fluentBit.config.flush=60,fluentBit.config.flushTimeout=2,fluentBit.config.grace=5")
 	require.NoError(t, g.Set(node.Refused))
 	writeMore(t, n, map[string]int{}, len(tears), 0, tornLines)
 	cmd, log := u.start(t)
@@ -278,10 +279,11 @@ func torn(t *testing.T, more map[string]string) (after []afterATear, refused int
 	}
 	require.Len(t, files, len(tears))
 	require.NoError(t, g.Set(node.Open))
+	u.chartAgent = newAgent(t, e, cw, n, u.state, tenants, more)
 	for range 2 {
-		cmd, log = u.start(t)
+		cmd, _ = u.start(t)
 		last, since := -1, time.Now()
-		for time.Since(since) < 6*time.Second { // chunks leave every 3 s
+		for time.Since(since) < 4*time.Second { // backlog is taken up, and leaves, once a second
 			time.Sleep(100 * time.Millisecond)
 			if now := s.Accepted(); now != last {
 				last, since = now, time.Now()
