@@ -31,13 +31,15 @@ func TestRollsOfTheAgentLoseNoLineWhileCloudWatchIsSlow(t *testing.T) {
 	}
 	c := onFluentBit(t)
 	released(t, c)
-	c.AWS.SetIntercept(func(call fakeaws.Call) error {
+	// Less than the plugin waits for a call.
+	wait := time.Duration(size(t, "E2E_SLOW_SECONDS", 8)) * time.Second
+	slow := func(call fakeaws.Call) error {
 		if call.Operation == "PutLogEvents" {
-			time.Sleep(20 * time.Second)
+			time.Sleep(wait)
 		}
 		return nil
-	})
-	rollUnderLoad(t, c, rolls, "slow", func() { c.AWS.SetIntercept(nil) })
+	}
+	rollUnderLoad(t, c, rolls, "slow", func() { c.AWS.SetIntercept(nil) }, func() { c.AWS.SetIntercept(slow) })
 }
 
 // The same while nothing answers at all.
@@ -49,6 +51,13 @@ func TestRollsOfTheAgentLoseNoLineWhileCloudWatchIsAway(t *testing.T) {
 	c := onFluentBit(t)
 	released(t, c)
 	rollUnderLoad(t, c, rolls, "away", func() { require.NoError(t, c.AWS.Gate.Set(node.Open)) }, func() { require.NoError(t, c.AWS.Gate.Set(node.Silent)) })
+}
+
+// Without a roll, too: a line that is under way while a file is rotated begins in one file and ends in the next.
+func TestRotationsLoseNoLine(t *testing.T) {
+	c := onFluentBit(t)
+	released(t, c)
+	rollUnderLoad(t, c, 0, "rotated")
 }
 
 // An upgrade to other values, and the way back, are rolls, too.
@@ -80,7 +89,8 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 		trouble[1]()
 	}
 	began := time.Now()
-	rotations := c.WatchRotations(w)
+	rotations, err := c.WatchRotations(w)
+	require.NoError(t, err)
 	type roll struct {
 		at, ready time.Time
 		first     int // the number of a line that was read before it
@@ -98,6 +108,9 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 		all = append(all, r)
 	}
 	time.Sleep(5 * time.Second)
+	if rolls == 0 {
+		time.Sleep(time.Duration(size(t, "E2E_ROTATED", 15)) * time.Second)
+	}
 	over()
 	lines, err := c.StopWriter(ctx, w)
 	require.NoError(t, err)
@@ -120,6 +133,11 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 			ended.Sub(r.at).Seconds(), started.Sub(ended).Seconds(), during, r.ready.Sub(r.at).Seconds(), c.Lines.Between(w.Name, r.first, end))
 	}
 	t.Logf("%d rolls in %.0f s, %d rotations, %.0f lines/s: %s", rolls, took.Seconds(), len(times), float64(lines)/took.Seconds(), count)
+	for _, r := range count.Missing {
+		if r.First == r.Last {
+			t.Logf("line %d, lost alone, in the kubelet's files:\n%s", r.First, rotations.Show(w, r.First))
+		}
+	}
 	assert.Zero(t, count.Lost, "lost")
 	assert.Zero(t, count.Twice, "twice")
 	assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
