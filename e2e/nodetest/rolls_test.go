@@ -1,6 +1,8 @@
 package nodetest
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -8,27 +10,87 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/node"
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/realnode"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
 // An upgrade replaces the agent while a pod writes and its file is rotated each few seconds. E2E_ROLLS is how often, E2E_RATE the pod's lines a
 // second, of 200 bytes.
 func TestRollsOfTheAgentLoseNoLineWhileFilesAreRotated(t *testing.T) {
 	c := onFluentBit(t)
-	rolls, rate := size(t, "E2E_ROLLS", 3), size(t, "E2E_RATE", 5000)
 	released(t, c)
-	tenant(t, c, "rolls")
-	rollUnderLoad(t, c, rolls, realnode.Writer{Tenant: "rolls", Name: "rolled", Node: c.Nodes[0].Name, Rate: float64(rate), Size: 200})
+	rollUnderLoad(t, c, size(t, "E2E_ROLLS", 3), "quick")
 }
 
-// rollUnderLoad rolls the agents while w writes, and counts.
-func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writer) {
+// The old agent ends slowly then: its flushes wait for an answer, up to Grace. E2E_SLOW_ROLLS is how often; none by default, for each takes a minute.
+func TestRollsOfTheAgentLoseNoLineWhileCloudWatchIsSlow(t *testing.T) {
+	rolls := size(t, "E2E_SLOW_ROLLS", 0)
+	if rolls == 0 {
+		t.Skip("E2E_SLOW_ROLLS is not set")
+	}
+	c := onFluentBit(t)
+	released(t, c)
+	// Less than the plugin waits for a call.
+	wait := time.Duration(size(t, "E2E_SLOW_SECONDS", 8)) * time.Second
+	slow := func(call fakeaws.Call) error {
+		if call.Operation == "PutLogEvents" {
+			time.Sleep(wait)
+		}
+		return nil
+	}
+	rollUnderLoad(t, c, rolls, "slow", func() { c.AWS.SetIntercept(nil) }, func() { c.AWS.SetIntercept(slow) })
+}
+
+// The same while nothing answers at all.
+func TestRollsOfTheAgentLoseNoLineWhileCloudWatchIsAway(t *testing.T) {
+	rolls := size(t, "E2E_SLOW_ROLLS", 0)
+	if rolls == 0 {
+		t.Skip("E2E_SLOW_ROLLS is not set")
+	}
+	c := onFluentBit(t)
+	released(t, c)
+	rollUnderLoad(t, c, rolls, "away", func() { require.NoError(t, c.AWS.Gate.Set(node.Open)) }, func() { require.NoError(t, c.AWS.Gate.Set(node.Silent)) })
+}
+
+// Without a roll, too: a line that is under way while a file is rotated begins in one file and ends in the next.
+func TestRotationsLoseNoLine(t *testing.T) {
+	c := onFluentBit(t)
+	released(t, c)
+	rollUnderLoad(t, c, 0, "rotated")
+}
+
+// An upgrade to other values, and the way back, are rolls, too.
+func TestAnUpgradeAndTheWayBackLoseNoLine(t *testing.T) {
+	c := onFluentBit(t)
+	released(t, c)
+	underLoad(t, c, "upgraded", once, func(ctx context.Context, _ realnode.Writer) {
+		require.NoError(t, c.Upgrade(ctx, realnode.Values{"fluentBit": realnode.Values{"config": realnode.Values{"flush": 2}, "minReadySeconds": 0}}))
+		_, err := c.Helm(ctx, "rollback", realnode.ReleaseName, "1", "--namespace", realnode.ReleaseNamespace, "--wait", "--timeout", "3m")
+		require.NoError(t, err)
+	})
+}
+
+// rollUnderLoad rolls the agents while a pod of the first node writes, and counts. The functions after are called when all rolls are done, and, if
+// there is a second, before the first.
+func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, trouble ...func()) {
 	t.Helper()
+	w := realnode.Writer{Tenant: "rolls-" + name, Name: "rolled-" + name, Node: c.Nodes[0].Name, Rate: float64(size(t, "E2E_RATE", 5000)), Size: 200}
+	tenant(t, c, w.Tenant)
+	over := func() {}
+	if len(trouble) > 0 {
+		over = sync.OnceFunc(trouble[0])
+	}
+	defer over() // also where it fails before
 	ctx := within(t, time.Duration(rolls+4)*3*time.Minute)
 	require.NoError(t, c.StartWriter(ctx, w))
 	require.NoError(t, c.Until(ctx, "its first lines arrive", func() (bool, error) { return c.Lines.Arrived(w.Name) > 0, nil }))
+	if len(trouble) > 1 {
+		trouble[1]()
+	}
 	began := time.Now()
-	rotations := c.WatchRotations(w)
+	rotations, err := c.WatchRotations(w)
+	require.NoError(t, err)
 	type roll struct {
 		at, ready time.Time
 		first     int // the number of a line that was read before it
@@ -46,10 +108,14 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writ
 		all = append(all, r)
 	}
 	time.Sleep(5 * time.Second)
+	if rolls == 0 {
+		time.Sleep(time.Duration(size(t, "E2E_ROTATED", 15)) * time.Second)
+	}
+	over()
 	lines, err := c.StopWriter(ctx, w)
 	require.NoError(t, err)
 	took := time.Since(began)
-	count := c.Lines.Settle(ctx, w.Name, lines, 40*time.Second)
+	count := c.Lines.Settle(ctx, w.Name, lines, 60*time.Second)
 	times := rotations.Stop()
 	for i, r := range all {
 		end := lines
@@ -59,14 +125,19 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, w realnode.Writ
 		ended, started := gap(t, c, r.old, r.new)
 		during := 0
 		for _, at := range times {
-			if at.After(ended) && at.Before(started) {
+			if at.After(r.at) && at.Before(started) {
 				during++
 			}
 		}
-		t.Logf("roll %d: the old agent ended after %.1f s, the new one started %.1f s later (%d rotations between) and was ready after %.1f s; from there on %s", i+1,
+		t.Logf("roll %d: the old agent ended after %.1f s, the new one started %.1f s later (%d rotations until then) and was ready after %.1f s; from there on %s", i+1,
 			ended.Sub(r.at).Seconds(), started.Sub(ended).Seconds(), during, r.ready.Sub(r.at).Seconds(), c.Lines.Between(w.Name, r.first, end))
 	}
 	t.Logf("%d rolls in %.0f s, %d rotations, %.0f lines/s: %s", rolls, took.Seconds(), len(times), float64(lines)/took.Seconds(), count)
+	for _, r := range count.Missing {
+		if r.First == r.Last {
+			t.Logf("line %d, lost alone, in the kubelet's files:\n%s", r.First, rotations.Show(w, r.First))
+		}
+	}
 	assert.Zero(t, count.Lost, "lost")
 	assert.Zero(t, count.Twice, "twice")
 	assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")

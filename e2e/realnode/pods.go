@@ -178,17 +178,22 @@ func (c *Cluster) LogFiles(w Writer) []string {
 	return all
 }
 
-// Rotations watches a writer's files and notes when a new one began, until ctx ends.
+// Rotations watches a writer's files: it notes when a new one began, and keeps each under a name of its own, which the kubelet does not know.
 type Rotations struct {
 	Times []time.Time
+	kept  string
 	done  chan struct{}
 	end   context.CancelFunc
 }
 
-// WatchRotations begins to watch.
-func (c *Cluster) WatchRotations(w Writer) *Rotations {
+// WatchRotations begins to watch, until Stop.
+func (c *Cluster) WatchRotations(w Writer) (*Rotations, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Rotations{done: make(chan struct{}), end: cancel}
+	r := &Rotations{done: make(chan struct{}), end: cancel, kept: c.path("kept", w.Name)}
+	if err := os.MkdirAll(r.kept, 0o755); err != nil {
+		cancel()
+		return nil, err
+	}
 	go func() {
 		defer close(r.done)
 		var before os.FileInfo
@@ -197,17 +202,18 @@ func (c *Cluster) WatchRotations(w Writer) *Rotations {
 				if !strings.HasSuffix(file, ".log") {
 					continue
 				}
-				if info, err := os.Stat(file); err == nil {
-					if before != nil && !os.SameFile(before, info) {
+				if info, err := os.Stat(file); err == nil && (before == nil || !os.SameFile(before, info)) {
+					if before != nil {
 						r.Times = append(r.Times, time.Now())
 					}
 					before = info
+					_ = os.Link(file, filepath.Join(r.kept, fmt.Sprintf("%06d.log", len(r.Times)))) // without it Show says less
 				}
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
-	return r
+	return r, nil
 }
 
 // Stop ends the watch and returns when there were rotations, to a twentieth of a second.
@@ -215,4 +221,28 @@ func (r *Rotations) Stop() []time.Time {
 	r.end()
 	<-r.done
 	return r.Times
+}
+
+// Show is what the kubelet's files have of a writer's line: the file, and the line there and the one before it, as containerd wrote them.
+func (r *Rotations) Show(w Writer, number int) string {
+	files, _ := filepath.Glob(filepath.Join(r.kept, "*.log"))
+	this, end := fmt.Sprintf("#%s %d ", w.Name, number), fmt.Sprintf(" #%d\n", number)
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err.Error()
+		}
+		before := ""
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, this) || strings.HasSuffix(line, end) {
+				fmt.Fprintf(&all, "%s: %s%s: %s", filepath.Base(file), before, filepath.Base(file), line)
+			}
+			before = line
+		}
+		if strings.Contains(before, " P ") {
+			fmt.Fprintf(&all, "%s ends in a part: %s", filepath.Base(file), before)
+		}
+	}
+	return all.String()
 }
