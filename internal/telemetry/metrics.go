@@ -91,7 +91,7 @@ func NewMetrics() *Metrics {
 	m.generation = gauge("tenants_file_generation", "The generation that is in force.")
 	m.workersLack = gauge("without_workers", "1 where no workers are configured: every flush stops all of Fluent Bit.")
 	process := func(name, help string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{"result", "namespace", "pod", "container"})
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{"result", "source_namespace", "source_pod", "source_container"})
 		m.registry.MustRegister(v)
 		return v
 	}
