@@ -97,9 +97,9 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 		old, new  []corev1.Pod
 	}
 	var all []roll
-	for range rolls {
+	for i := range rolls {
 		// The one before is read to its end, and the files are rotated at other points of each roll.
-		time.Sleep(5 * time.Second)
+		time.Sleep(5*time.Second + time.Duration(i*700%3000)*time.Millisecond)
 		r := roll{at: time.Now(), first: c.Lines.Highest(w.Name), old: agents(t, c)}
 		require.NoError(t, c.Roll(ctx))
 		r.ready = time.Now()

@@ -50,13 +50,6 @@ func newMachine(config machineConfig, log string) *machine {
 	}}}
 }
 
-// built is the program machine, once a process.
-var built struct {
-	once sync.Once
-	path string
-	err  error
-}
-
 // build compiles the repository's package to a static program; it is quick where it was compiled before.
 func build(ctx context.Context, root, pkg, out string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, pkg)

@@ -15,10 +15,7 @@ import (
 
 // parts are the programs that `make kube-node` builds.
 type parts struct {
-	dir                                                  string
-	etcd, apiServer, controllerManager, scheduler        string
-	kubelet, kubeProxy, containerd, ctr, shim, fluentBit string
-	fluentBitMissing                                     error
+	dir, etcd, apiServer, controllerManager, scheduler, kubelet, kubeProxy, containerd, ctr, shim string
 }
 
 // findParts looks for them in build/kube, or in the folder that $KUBE_BINARIES names.

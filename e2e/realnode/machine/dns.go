@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -23,8 +24,7 @@ func (d dns) start() error {
 	}
 	l, err := net.Listen("tcp", d.Listen)
 	if err != nil {
-		packets.Close()
-		return err
+		return errors.Join(err, packets.Close())
 	}
 	go func() {
 		question := make([]byte, 4096)

@@ -191,7 +191,7 @@ func (m *machine) exec(r execRequest) (executed, error) {
 	if err != nil {
 		return executed{}, err
 	}
-	defer os.Remove(out.Name())
+	defer os.RemoveAll(out.Name())
 	defer out.Close()
 	p, err := m.children.start(r.Argv, r.Env, out, 0)
 	if err != nil {
