@@ -67,7 +67,7 @@ func (r rolls) run(t *testing.T) rolled {
 		var err error
 		logs[i], err = n.Container(node.Pod{Namespace: fmt.Sprint("tenant-t", i), Name: fmt.Sprint("pod-", i), Container: "c"}, r.keep)
 		require.NoError(t, err)
-		t.Cleanup(func() { logs[i].Close() })
+		t.Cleanup(func() { _ = logs[i].Close() })
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()

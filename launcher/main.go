@@ -126,7 +126,7 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		log.Error(err.Error())
 		return 1
 	}
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	follower, err := catchup.Prepare(ctx, catchup.Config{
@@ -141,7 +141,7 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		// Fluent Bit reads on all the same: an agent that does not start loses more.
 		log.Error("what was rotated while no agent ran is not delivered", "error", err)
 	}
-	cmd := exec.Command(o.command[0], o.command[1:]...) //nolint:gosec // it is what it is for
+	cmd := exec.Command(o.command[0], o.command[1:]...) //nolint:gosec,noctx // it is what it is for; it ends by signals alone
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", link.Environment, 3))
 	cmd.ExtraFiles = []*os.File{theirs, locked} // become descriptors 3 and 4

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -42,13 +43,13 @@ const playing = "TENANTLOGS_TEST_PLAY"
 func TestMain(m *testing.M) {
 	switch os.Getenv(playing) {
 	case "plugin": // SIGTERM ends it
-		os.Stdout.WriteString("playing\n")
+		fmt.Println("playing")
 		select {}
 	case "leaving": // what it is told ends it
 		signal.Ignore(syscall.SIGTERM)
-		os.Stdout.WriteString("playing\n")
+		fmt.Println("playing")
 		_ = link.Receive(func(m link.Message) {
-			os.Stdout.WriteString("leave " + m.Leave.String() + "\n")
+			fmt.Println("leave", m.Leave)
 			os.Exit(7)
 		})
 		os.Exit(8)

@@ -308,6 +308,7 @@ func (f *Follower) clear(open map[uint64]reading) error {
 		return err
 	}
 	finished := map[string]time.Time{}
+	var errs []error
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -322,13 +323,13 @@ func (f *Follower) clear(open map[uint64]reading) error {
 			since = time.Now()
 		}
 		if time.Since(since) >= readFor {
-			err = errors.Join(err, discard(f.cfg.Dir, path))
+			errs = append(errs, discard(f.cfg.Dir, path))
 			continue
 		}
 		finished[path] = since
 	}
 	f.finished = finished
-	return err
+	return errors.Join(errs...)
 }
 
 // file is the path of one of the log's files; rotated is the time in its name, or empty.

@@ -38,7 +38,6 @@ type world struct {
 
 	file    *os.File // the container's
 	written int
-	numbers map[string][]int // what each file holds, by inode of the uncompressed file or name of the rotated one
 
 	rows     []Row
 	tail     []*tailed // nil while no agent runs
@@ -104,7 +103,7 @@ func (w *world) unread(path string) bool {
 	f := File{Path: path, Gzip: strings.HasSuffix(path, gzipSuffix)}
 	r, err := f.open()
 	require.NoError(w.t, err)
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	data, err := io.ReadAll(r)
 	require.NoError(w.t, err)
 	held := w.held()
@@ -351,7 +350,7 @@ func (w *world) end() {
 }
 
 func (w *world) saveRows() {
-	os.Remove(w.db())
+	_ = os.Remove(w.db())
 	if len(w.rows) == 0 && w.follower == nil {
 		return
 	}
@@ -362,7 +361,7 @@ func (w *world) saveRows() {
 func saveRows(t require.TestingT, path string, rows []Row) {
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	_, err = db.Exec("CREATE TABLE in_tail_files (id INTEGER PRIMARY KEY, name TEXT NOT NULL, offset INTEGER, inode INTEGER, created INTEGER, rotated INTEGER DEFAULT 0, offset_marker INTEGER DEFAULT 0, offset_marker_size INTEGER DEFAULT 0)")
 	require.NoError(t, err)
 	for _, r := range rows {
@@ -441,7 +440,7 @@ func alter(path string, statements ...string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	for _, s := range statements {
 		if _, err := db.Exec(s); err != nil {
 			return err

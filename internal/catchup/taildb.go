@@ -50,7 +50,7 @@ func readRows(ctx context.Context, path string) (rows []Row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer found.Close()
+	defer func() { _ = found.Close() }() // its error is Err's
 	for found.Next() {
 		var r Row
 		var inode, created, marker int64

@@ -45,8 +45,8 @@ func TestAnEnvironmentThatIsNoLaunchersIsTold(t *testing.T) {
 func TestASenderDoesNotWaitForAPluginThatDoesNotRead(t *testing.T) {
 	to, theirs, err := Pair()
 	require.NoError(t, err)
-	defer theirs.Close()
-	defer to.Close()
+	defer func() { _ = theirs.Close() }()
+	defer func() { _ = to.Close() }()
 	for n := 0; ; n++ {
 		require.Less(t, n, 1<<20)
 		if err := to.Send(Message{Report: &Report{Kind: CaughtUp, Namespace: "tenant-acme", Pod: "web-0", Container: "app"}}); err != nil {

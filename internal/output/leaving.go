@@ -13,7 +13,7 @@ import (
 const leaveCloseTimeout = 5 * time.Second
 
 // errLeaving is why chunks go back to Fluent Bit's storage at its end.
-var errLeaving = errors.New("Fluent Bit is ending: the chunk stays in its storage for the next start")
+var errLeaving = errors.New("the end of Fluent Bit: the chunk stays in its storage for the next start")
 
 // leaving is an instance's way out.
 type leaving struct {
