@@ -188,7 +188,7 @@ func rotating(logs map[Log][]File) bool {
 
 // Follow looks after the agent's reading until ctx ends. pid is the agent's process.
 func (f *Follower) Follow(ctx context.Context, pid int) {
-	began := time.Now()
+	began, failed := time.Now(), false
 	for {
 		every := slowly
 		if time.Since(began) < starting {
@@ -199,9 +199,14 @@ func (f *Follower) Follow(ctx context.Context, pid int) {
 			return
 		case <-time.After(every):
 		}
-		if err := f.look(pid, time.Since(began) > settle); err != nil {
-			f.cfg.Log.Debug("looking after containers' logs", "error", err)
+		err := f.look(pid, time.Since(began) > settle)
+		if isNotExist(err) {
+			err = nil // the agent has ended, and ctx ends soon
 		}
+		if err != nil && !failed {
+			f.cfg.Log.Warn("what Fluent Bit has open cannot be compared with containers' log files: a file that is rotated before Fluent Bit opens it is not delivered", "error", err)
+		}
+		failed = err != nil
 	}
 }
 
