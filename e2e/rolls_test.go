@@ -50,7 +50,11 @@ type rolls struct {
 }
 
 // result is what came of it.
-type rolled struct{ lines, lost, twice, copies int }
+type rolled struct {
+	lines, lost, twice, copies int
+	told                       int     // files that are called lost in the log
+	counted                    float64 // copies and lost files, by the last agent's metric
+}
 
 func (r rolled) String() string {
 	return fmt.Sprintf("%d lines: %d lost, %d twice, %d files copied", r.lines, r.lost, r.twice, r.copies)
@@ -58,6 +62,7 @@ func (r rolled) String() string {
 
 func (r rolls) run(t *testing.T) rolled {
 	e := onFluentBit(t)
+	plugin, program := pluginPath(t), launcher(t) // built before a line is written
 	cw, s := standIn(t, fakeaws.Config{Latency: 20 * time.Millisecond})
 	faults := fakeaws.NewFaults(1)
 	s.SetIntercept(faults.Intercept)
@@ -104,10 +109,12 @@ func (r rolls) run(t *testing.T) rolled {
 		})
 	}
 	log := newLog(t)
+	address, err := node.FreeAddress()
+	require.NoError(t, err)
 	var process atomic.Pointer[os.Process]
 	run := node.Run{
-		Node: n, Plugin: pluginPath(t), Env: cw.Env(), Log: log, State: t.TempDir(), Grace: r.grace, Launcher: launcher(t),
-		Options: options(cw, "state_path", t.TempDir(), "parser", "cri"), Input: map[string]string{"rotate_wait": "60", "db.locking": "on", "db.compare_filename": "on"},
+		Node: n, Plugin: plugin, Env: cw.Env(), Log: log, State: t.TempDir(), Grace: r.grace, Launcher: program,
+		Options: options(cw, "state_path", t.TempDir(), "parser", "cri", "metrics_listen", address), Input: map[string]string{"rotate_wait": "60", "db.locking": "on", "db.compare_filename": "on"},
 		Started: func(p *os.Process) { process.Store(p) },
 	}
 	for i := range r.times {
@@ -148,15 +155,18 @@ func (r rolls) run(t *testing.T) rolled {
 	}
 	// To the end, or until nothing has arrived for a while.
 	last, since := -1, time.Now()
+	var counted float64
 	run.Until = func() bool {
 		if got := s.Accepted(); got != last {
 			last, since = got, time.Now()
 		}
+		counted = max(counted, node.Metrics(address)["tenantlogs_rotated_files_total"])
 		return time.Since(since) > 8*time.Second
 	}
 	require.NoError(t, e.Ship(within(t, 3*time.Minute), run))
 	got := numbers(t, s)
-	result := rolled{lines: len(want), copies: strings.Count(log.String(), "is delivered from its copy")}
+	result := rolled{lines: len(want), counted: counted,
+		copies: strings.Count(log.String(), "is delivered from its copy"), told: strings.Count(log.String(), "lines of a container are lost")}
 	for i, n := range written {
 		for k := range n {
 			number := fmt.Sprintf("#%d.%d", i, k)
@@ -224,6 +234,15 @@ func TestNothingLostNothingTwiceWhereFilesRotateBetweenTwoAgents(t *testing.T) {
 	require.Zero(t, r.lost)
 	require.Zero(t, r.twice)
 	require.Positive(t, r.copies, "there were rotations in between")
+}
+
+// A gap that is longer than the kubelet keeps rotated files loses lines, and tells of it for each container.
+func TestWhatIsRotatedAwayBetweenTwoAgentsIsCounted(t *testing.T) {
+	r := rolls{times: 1, rate: 1000, containers: 2, rotate: time.Second, keep: 3, life: 3 * time.Second, gap: 7 * time.Second, grace: 5 * time.Second}.run(t)
+	require.Positive(t, r.lost)
+	require.Zero(t, r.twice)
+	require.Equal(t, 2, r.told)
+	require.GreaterOrEqual(t, r.counted, 2.0)
 }
 
 // The end of an agent takes its grace and a few seconds, whatever CloudWatch does, and not the time of a flush.
