@@ -113,7 +113,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 		for _, rotated := range before.Seen[log] {
 			seen[rotated] = true
 		}
-		p, err := plan(files, mine, known, seen, sameContent)
+		p, err := plan(files, mine, known, seen, sameContent, firstLine)
 		if err != nil {
 			cfg.Log.Error("what was not read of a log cannot be found out; what was rotated while no agent ran is not delivered", "log", string(log), "error", err)
 			continue

@@ -31,6 +31,10 @@ type File struct {
 	// Rotated is the time in its name, `20060102-150405`; empty for the file that is written. Times of one log
 	// sort as its files are old.
 	Rotated string
+	// At is the same as a time, to the second; zero for the file that is written.
+	At time.Time
+	// Modified is when the file was written last.
+	Modified time.Time
 	// Inode and Size are the file's own: those of the compressed bytes where Gzip is true.
 	Inode uint64
 	Size  int64
@@ -50,13 +54,39 @@ func split(path string) (log Log, rotated string, gz, ok bool) {
 	return Log(filepath.Join(filepath.Dir(path), m[1])), m[2], m[3] != "", true
 }
 
-// rotatedAt is the time in a rotated file's name, to the second, in the zone of the node's clock.
-func rotatedAt(rotated string) time.Time {
-	at, err := time.ParseInLocation(rotatedLayout, rotated, time.Local)
-	if err != nil {
-		return time.Time{}
+// date fills in the files' times. The kubelet writes them in its own zone, which need not be this process's: a file
+// that is not compressed yet was written last when it was rotated, and tells by how much they differ.
+func date(logs map[Log][]File) {
+	zone, votes := time.Local, map[time.Duration]int{}
+	for _, files := range logs {
+		for _, f := range files {
+			at, err := time.Parse(rotatedLayout, f.Rotated) // as if it were UTC
+			if err != nil || f.Gzip || f.Size == 0 {
+				continue
+			}
+			east := at.Sub(f.Modified).Round(15 * time.Minute)
+			if east.Abs() > 14*time.Hour {
+				continue // no zone is that far from UTC
+			}
+			votes[east]++
+			if votes[east] > votes[offset(zone, f.Modified)] {
+				zone = time.FixedZone("kubelet", int(east.Seconds()))
+			}
+		}
 	}
-	return at
+	for _, files := range logs {
+		for i, f := range files {
+			if at, err := time.ParseInLocation(rotatedLayout, f.Rotated, zone); err == nil {
+				files[i].At = at
+			}
+		}
+	}
+}
+
+// offset is how far a zone is east of UTC at a time.
+func offset(zone *time.Location, at time.Time) time.Duration {
+	_, seconds := at.In(zone).Zone()
+	return time.Duration(seconds) * time.Second
 }
 
 // scan lists the files of every container's log under root (/var/log/pods), oldest first. A file that goes away
@@ -88,13 +118,14 @@ func scan(root string, exclude []string) (map[Log][]File, error) {
 				if err != nil || !info.Mode().IsRegular() {
 					continue
 				}
-				logs[log] = append(logs[log], File{Path: path, Rotated: rotated, Inode: inode(info), Size: info.Size(), Gzip: gz})
+				logs[log] = append(logs[log], File{Path: path, Rotated: rotated, Modified: info.ModTime(), Inode: inode(info), Size: info.Size(), Gzip: gz})
 			}
 		}
 	}
 	for log, files := range logs {
 		logs[log] = inOrder(files)
 	}
+	date(logs)
 	return logs, nil
 }
 

@@ -37,6 +37,10 @@ type Plan struct {
 // content tells whether the bytes in front of a row's offset are those of a file.
 type content func(f File, r Row) (same bool, err error)
 
+// quiet is how long a container that fills its files may write nothing to a new one, before it is taken to be another
+// than the one that was opened when it was made.
+const quiet = 2 * time.Second
+
 // plan decides what of a log's files is unread. files are the log's, oldest first; rows are tail's of this log, in
 // the order in which they were made; known says that tail has a database from before, so that a log
 // without rows is a new one and not one of the time before the agent; seen are the times in the names of files that the
@@ -50,7 +54,7 @@ type content func(f File, r Row) (same bool, err error)
 //	T1.gz  T2.gz  0.log                   T1 at 100, T2 was seen     T1 from 100
 //	T1     0.log                          none, known                T1: a container that began since
 //	T1     0.log                          none, not known            nothing: the agent is new on this node
-func plan(files []File, rows []Row, known bool, seen map[string]bool, same content) (Plan, error) {
+func plan(files []File, rows []Row, known bool, seen map[string]bool, same content, firstLine func(File) (time.Time, bool)) (Plan, error) {
 	var p Plan
 	rotated := files
 	if n := len(files); n > 0 && files[n-1].Rotated == "" {
@@ -73,13 +77,19 @@ func plan(files []File, rows []Row, known bool, seen map[string]bool, same conte
 		if err != nil {
 			return Plan{}, err
 		}
+		if at == 0 && i == len(rows)-1 && r.MarkerSize == 0 {
+			// Nothing says that the oldest file is the row's, and the row's may have been removed before it.
+			if began, ok := firstLine(files[0]); ok && began.After(r.Created.Add(quiet)) {
+				p.Gaps = append(p.Gaps, Gap{*r})
+			}
+		}
 		if at >= 0 {
 			of[at] = r // of two rows of one file the later one counts, as it does for tail
 			first = min(first, at)
 			continue
 		}
 		// What was rotated after tail opened the lost file is younger than it.
-		younger := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || rotatedAt(f.Rotated).After(r.Created) })
+		younger := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
 		if younger >= 0 {
 			first = min(first, younger)
 		}
@@ -116,7 +126,7 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 	if r.MarkerSize == 0 {
 		// There is nothing that the file could be known by. It was written when tail opened it, so that it is the
 		// first that was rotated since.
-		at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || rotatedAt(f.Rotated).After(r.Created) })
+		at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
 		if at >= 0 && (files[at].Gzip || files[at].Inode == r.Inode) {
 			return at, nil
 		}
@@ -130,7 +140,7 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 		}
 	}
 	for i, f := range files {
-		if !f.Gzip || taken[i] != nil || r.MarkerSize == 0 || rotatedAt(f.Rotated).Before(r.Created) {
+		if !f.Gzip || taken[i] != nil || r.MarkerSize == 0 || f.At.Before(r.Created) {
 			continue
 		}
 		if ok, err := same(f, r); err != nil || ok {
@@ -156,6 +166,20 @@ func sameContent(f File, r Row) (bool, error) {
 		return false, unlessGone(err)
 	}
 	return xxh3.Hash(b) == r.Marker, nil
+}
+
+// firstLine is the time of a file's first line, as the runtime wrote it.
+func firstLine(f File) (time.Time, bool) {
+	in, err := f.open()
+	if err != nil {
+		return time.Time{}, false
+	}
+	defer func() { _ = in.Close() }()
+	b := make([]byte, len(time.RFC3339Nano))
+	n, _ := io.ReadFull(in, b)
+	stamp, _, _ := strings.Cut(string(b[:n]), " ")
+	at, err := time.Parse(time.RFC3339Nano, stamp)
+	return at, err == nil
 }
 
 // byLog sorts rows by the log that they are about. Rows of other files are left out.
@@ -204,8 +228,7 @@ func rotatedBetween(files []File, after, until time.Time) bool {
 		if f.Rotated == "" {
 			return false
 		}
-		at := rotatedAt(f.Rotated)
-		return at.After(after) && !at.After(until)
+		return f.At.After(after) && !f.At.After(until)
 	})
 }
 

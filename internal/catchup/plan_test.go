@@ -28,7 +28,7 @@ func at(seconds int) string {
 func current(inode uint64) File { return File{Path: "/p/a/0.log", Inode: inode, Size: 1000} }
 
 func rotatedFile(seconds int, inode uint64) File {
-	return File{Path: "/p/a/0.log." + at(seconds), Rotated: at(seconds), Inode: inode, Size: 1000}
+	return File{Path: "/p/a/0.log." + at(seconds), Rotated: at(seconds), At: noon.Add(time.Duration(seconds) * time.Second), Inode: inode, Size: 1000}
 }
 
 func compressed(seconds int) File {
@@ -64,6 +64,7 @@ func TestPlan(t *testing.T) {
 		want    unread
 		from    int64 // of the file that is written
 		gaps    int
+		began   int // when the first line of the oldest file was written
 	}{
 		{name: "nothing was rotated", files: []File{current(1)}, rows: []Row{row(0, 1, 300)}, known: true, from: 300},
 		{name: "one rotation", files: []File{rotatedFile(5, 1), current(2)}, rows: []Row{row(0, 1, 300)}, known: true, want: unread{at(5): 300}},
@@ -77,6 +78,7 @@ func TestPlan(t *testing.T) {
 		{name: "the inode is the new file's now, and nothing was read", files: []File{compressed(5), rotatedFile(6, 2), current(1)}, rows: []Row{row(0, 1, 0)}, known: true, want: unread{at(5): 0, at(6): 0}},
 		{name: "a file that was never read, with an inode of before", files: []File{rotatedFile(3, 1), rotatedFile(5, 2), current(3)}, rows: []Row{renamed(row(0, 1, 1000), 3), renamed(row(3, 2, 0), 5)}, known: true, want: unread{at(5): 0}},
 		{name: "the last file is gone", files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 300)}, known: true, content: map[string]uint64{at(7): 55}, want: unread{at(7): 0, at(8): 0}, gaps: 1},
+		{name: "the last file is gone, and nothing of it was read", files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 0)}, known: true, began: 6, want: unread{at(7): 0, at(8): 0}, gaps: 1},
 		{name: "one that had been rotated and read is gone", files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{renamed(row(0, 1, 1000), 3), row(3, 2, 400)}, known: true,
 			content: map[string]uint64{at(7): 2}, want: unread{at(7): 400, at(8): 0}},
 		{name: "a younger file that the agent had read, while it lagged with an older one", files: []File{compressed(5), compressed(6), current(3)}, rows: []Row{renamed(row(0, 1, 100), 5), row(6, 3, 10)}, known: true,
@@ -95,7 +97,7 @@ func TestPlan(t *testing.T) {
 					return r.MarkerSize == 0 || marker == r.Marker, nil
 				}
 				return r.MarkerSize == 0 || !f.Gzip && f.Inode == r.Marker, nil
-			})
+			}, func(File) (time.Time, bool) { return noon.Add(time.Duration(c.began) * time.Second), c.began > 0 })
 			require.NoError(t, err)
 			got := unread{}
 			for _, u := range p.Unread {
@@ -121,6 +123,23 @@ func TestRowsOfTheLauncherAndOfTailAreJoinedByFile(t *testing.T) {
 	require.Equal(t, []Row{renamed(row(0, 1, 300), 5), row(6, 1, 0)}, merged(files, []Row{renamed(row(0, 1, 300), 5)}, nil, []Row{row(6, 1, 0)}))
 	// tail went on with the row of another file: its time is that file's.
 	require.Equal(t, row(6, 1, 0).Created, merged(files, []Row{row(0, 1, 0)}, []Row{row(6, 1, 0)}, nil)[0].Created)
+}
+
+// A kubelet whose zone is not the launcher's.
+func TestTheKubeletsZoneIsToldByItsFiles(t *testing.T) {
+	for _, east := range []time.Duration{0, 5*time.Hour + 30*time.Minute, -8 * time.Hour} {
+		zone := time.FixedZone("", int(east.Seconds()))
+		name := noon.In(zone).Format(rotatedLayout)
+		earlier := noon.Add(-10 * time.Second)
+		logs := map[Log][]File{
+			"a": {{Rotated: earlier.In(zone).Format(rotatedLayout), Gzip: true, Size: 9, Modified: noon}, {Rotated: name, Size: 9, Modified: noon.Add(-300 * time.Millisecond)}, {Size: 9}},
+			"b": {{Rotated: name, Size: 9, Modified: noon.Add(400 * time.Millisecond)}},
+		}
+		date(logs)
+		require.True(t, logs["a"][0].At.Equal(earlier), east)
+		require.True(t, logs["b"][0].At.Equal(noon), east)
+		require.True(t, logs["a"][2].At.IsZero())
+	}
 }
 
 // layout makes a pod's folder and returns the log.
