@@ -148,7 +148,8 @@ node-e2e: ## the chart on a real Kubernetes node, each line counted; needs root,
 	@echo "make node-e2e: NODE_E2E=off: NOT run here, what needs a real node"
 else
 node-e2e: kube-node chart-tools provisioner
-	NODE_E2E=$(NODE_E2E) go test -count=1 -timeout 6h -v $(if $(NODE_TESTS),-run '$(NODE_TESTS)') ./e2e/realnode ./e2e/nodetest
+	NODE_E2E=$(NODE_E2E) go test -count=1 -timeout 6h $(if $(NODE_TESTS),-run '$(NODE_TESTS)') ./e2e/realnode
+	NODE_E2E=$(NODE_E2E) go test -count=1 -timeout 6h -v $(if $(NODE_TESTS),-run '$(NODE_TESTS)') ./e2e/nodetest
 endif
 
 .PHONY: demo-cluster

@@ -22,13 +22,14 @@ type Node struct {
 	Name string
 
 	c       *Cluster
+	keeps   string // the part of the disk that must be free, as a percentage
 	number  int
 	boots   int
 	machine *machine
 }
 
 func (c *Cluster) newNode(number int) *Node {
-	n := &Node{Name: fmt.Sprint("node-", number), c: c, number: number}
+	n := &Node{Name: fmt.Sprint("node-", number), c: c, number: number, keeps: "1%"}
 	n.machine = newMachine(n.config(), c.path("log", n.Name))
 	return n
 }
@@ -135,11 +136,8 @@ func (n *Node) Boot(ctx context.Context) error {
 	if err := n.StartContainerd(ctx); err != nil {
 		return err
 	}
-	for _, archive := range n.c.Images.archives {
-		if n.boots > 1 {
-			break // they are on its disk
-		}
-		if err := n.Import(ctx, archive); err != nil {
+	if n.boots == 1 { // later they are on its disk
+		if err := n.Restore(ctx); err != nil {
 			return err
 		}
 	}
@@ -198,23 +196,39 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 	}
 }
 
+// memoryGroup finds a container's control group and what its files are called: the limit, and the count of kills.
+const memoryGroup = `set -eu
+group=$(find /sys/fs/cgroup/memory/kubepods /sys/fs/cgroup/kubepods -type d -name "$1" 2>/dev/null | head -1) || true
+[ -n "$group" ] || { echo gone; exit; }
+limit=$group/memory.limit_in_bytes events=$group/memory.oom_control
+[ ! -e "$group/memory.max" ] || { limit=$group/memory.max events=$group/memory.events; }
+`
+
 // LimitMemory lowers the memory limit of a container's control group to what its processes have now and this much more, so that the kernel kills
-// one of them when they take more. The kubelet's limit is that of the next container.
+// one of them when they take more. FreeMemory gives it the limit back that it had, if the container is still there; so has the next container.
 func (n *Node) LimitMemory(ctx context.Context, container string, more int) error {
-	const script = `set -eu
-group=$(find /sys/fs/cgroup/memory/kubepods /sys/fs/cgroup/kubepods -type d -name "$1" 2>/dev/null | head -1)
-[ -n "$group" ] || { echo "no control group $1"; exit 1; }
-has() { awk -v k="$2" '$1 == k {print $2}' "$1/memory.stat"; }
+	const script = memoryGroup + `
+cat "$limit" >"/run/limit.$1"
+has() { awk -v k="$1" '$1 == k {print $2}' "$group/memory.stat"; }
 for i in $(seq 100); do
-  if [ -e "$group/memory.max" ]; then
-    echo $(($(has "$group" anon) + $2)) >"$group/memory.max" && exit
-  else
-    echo $(($(has "$group" total_rss) + $(cat "$group/memory.kmem.usage_in_bytes" 2>/dev/null || echo 0) + $2)) >"$group/memory.limit_in_bytes" 2>/dev/null && exit
-  fi
+  used=$(has total_rss)
+  used=$((${used:-$(has anon)} + $(cat "$group/memory.kmem.usage_in_bytes" 2>/dev/null || echo 0)))
+  echo $((used + $2)) >"$limit" 2>/dev/null && exit
   sleep 0.1
 done
 echo "the limit was not taken"; exit 1`
 	return n.machine.try(ctx, "bash", "-c", script, "limit", container, fmt.Sprint(more))
+}
+
+// FreeMemory takes LimitMemory back.
+func (n *Node) FreeMemory(ctx context.Context, container string) error {
+	return n.machine.try(ctx, "bash", "-c", memoryGroup+`cat "/run/limit.$1" >"$limit"`, "free", container)
+}
+
+// KilledForMemory reports whether the kernel has killed a process of a container for its memory; also true when the container is gone.
+func (n *Node) KilledForMemory(ctx context.Context, container string) (bool, error) {
+	out, err := n.machine.exec(ctx, "bash", "-c", memoryGroup+`awk '$1 == "oom_kill" {print $2}' "$events"`, "killed", container)
+	return strings.TrimSpace(out) != "0" && strings.TrimSpace(out) != "", err
 }
 
 // Tasks are when containers' first processes started and ended, by the containers' ids, as containerd said it.
@@ -268,6 +282,29 @@ func (n *Node) stopProcess(ctx context.Context, name string) error {
 	}
 	_, err := n.machine.ends(ctx, name, 10*time.Second)
 	return err
+}
+
+// KeepFree starts the kubelet again with another part of the disk that must be free, such as 99%: it evicts pods and removes images where less is. Whatever
+// it says, Restore brings the images back.
+func (n *Node) KeepFree(ctx context.Context, percentage string) error {
+	n.keeps = percentage
+	if err := n.writeFiles(); err != nil {
+		return err
+	}
+	if err := n.StopKubelet(ctx); err != nil {
+		return err
+	}
+	return n.StartKubelet(ctx)
+}
+
+// Restore imports the images again.
+func (n *Node) Restore(ctx context.Context) error {
+	for _, archive := range n.c.Images.archives {
+		if err := n.Import(ctx, archive); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // waitReady waits until the node says so, of this boot.
@@ -370,8 +407,8 @@ func (n *Node) kubeletConfig() map[string]any {
 		"clusterDNS": []string{planeAddress}, "clusterDomain": "cluster.local", "resolvConf": n.Path("etc/resolv.conf"),
 		"containerLogMaxSize": n.c.options.LogMaxSize, "containerLogMaxFiles": n.c.options.LogMaxFiles, "containerLogMonitorInterval": n.c.options.LogMonitorInterval.String(),
 		"volumePluginDir": "/var/lib/kubelet/volume-plugins", "maxPods": 250,
-		// The machine's disk is not the node's: neither pods nor images go because that is full.
-		"evictionHard": map[string]string{"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"}, "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+		// The machine's disk is not the node's: neither pods nor images go because that is full, unless KeepFree says so.
+		"evictionHard": map[string]string{"memory.available": "100Mi", "nodefs.available": n.keeps, "imagefs.available": n.keeps}, "evictionPressureTransitionPeriod": "5s", "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
 		"nodeStatusUpdateFrequency": "4s", "kubeAPIQPS": 200, "kubeAPIBurst": 400, "registryPullQPS": 0, "serializeImagePulls": false,
 	}
 }

@@ -29,13 +29,11 @@ import (
 
 // The network. It exists in the machines' namespaces alone.
 const (
-	planeAddress  = "10.90.0.1" // API server, DNS, AWS
-	lan           = "10.90.0.0/24"
-	serviceRange  = "10.96.0.0/16"
-	kubernetesIP  = "10.96.0.1" // the first of serviceRange
-	podRange      = "10.244.0.0/16"
-	apiPort       = "6443"
-	nodeHTTPSPort = "443"
+	planeAddress = "10.90.0.1" // API server, DNS, AWS
+	serviceRange = "10.96.0.0/16"
+	kubernetesIP = "10.96.0.1" // the first of serviceRange
+	podRange     = "10.244.0.0/16"
+	apiPort      = "6443"
 )
 
 // Region is the one of AWS that the stand-in serves.
