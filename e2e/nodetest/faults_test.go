@@ -136,8 +136,13 @@ func pressure(t *testing.T, c *realnode.Cluster, n *realnode.Node) {
 	tenant(t, c, w.Tenant)
 	require.NoError(t, c.StartWriter(ctx, w))
 	require.NoError(t, c.Until(ctx, "its first lines arrive", func() (bool, error) { return c.Lines.Arrived(w.Name) > 0, nil }))
+	files, err := c.WatchRotations(w)
+	require.NoError(t, err)
+	defer files.Stop()
 	agent := onFirstNode(t, c, agents(t, c))
 	restore := sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+		defer cancel()
 		require.NoError(t, n.KeepFree(ctx, "1%"))
 		require.NoError(t, n.Restore(ctx))
 		require.NoError(t, c.Until(ctx, "the pressure is over, and the release's pods are ready", func() (bool, error) {
@@ -155,7 +160,8 @@ func pressure(t *testing.T, c *realnode.Cluster, n *realnode.Node) {
 		p, err := c.Admin.CoreV1().Pods(w.Namespace()).Get(ctx, w.Name, metav1.GetOptions{})
 		return err == nil && p.Status.Phase == corev1.PodFailed && p.Status.Reason == "Evicted", err
 	}))
-	lines, err := c.Written(ctx, w)
+	// An evicted pod has no last message, and its files are gone.
+	lines, err := files.OnDisk(w)
 	require.NoError(t, err)
 	time.Sleep(15 * time.Second) // the kubelet looks each 10 s, and would come to the agent next
 	after := onFirstNode(t, c, agents(t, c))

@@ -71,6 +71,9 @@ func TestAnUpgradeAndTheWayBackLoseNoLine(t *testing.T) {
 	})
 }
 
+// aheads are how long before a rotation a roll begins: in some of them nothing reads between the old agent and the new one when it comes.
+var aheads = []time.Duration{1200 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second, 0}
+
 // rollUnderLoad rolls the agents while a pod of the first node writes, and counts. The functions after are called when all rolls are done, and, if
 // there is a second, before the first.
 func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, trouble ...func()) {
@@ -98,8 +101,8 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 	}
 	var all []roll
 	for i := range rolls {
-		// The one before is read to its end, and the files are rotated at other points of each roll.
-		time.Sleep(5*time.Second + time.Duration(i*700%3000)*time.Millisecond)
+		time.Sleep(5 * time.Second) // the new agent has caught up
+		rotations.Before(aheads[i%len(aheads)], rotationInterval)
 		r := roll{at: time.Now(), first: c.Lines.Highest(w.Name), old: agents(t, c)}
 		require.NoError(t, c.Roll(ctx))
 		r.ready = time.Now()
@@ -109,7 +112,7 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 	}
 	time.Sleep(5 * time.Second)
 	if rolls == 0 {
-		time.Sleep(time.Duration(size(t, "E2E_ROTATED", 15)) * time.Second)
+		time.Sleep(time.Duration(size(t, "E2E_ROTATED", 10)) * time.Second)
 	}
 	over()
 	lines, err := c.StopWriter(ctx, w)

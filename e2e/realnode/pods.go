@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -151,21 +152,29 @@ func (c *Cluster) Written(ctx context.Context, w Writer) (lines int, err error) 
 // OnDisk is how many lines of a writer the kubelet's files have: one more than the number of the last that is whole in the newest file.
 func (c *Cluster) OnDisk(w Writer) (int, error) {
 	for _, file := range c.LogFiles(w) {
-		if !strings.HasSuffix(file, ".log") {
-			continue
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return 0, err
-		}
-		text = text[:bytes.LastIndexByte(text, '\n')+1]
-		_, last, found := strings.Cut(string(text[max(0, bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n')):]), "#"+w.Name+" ")
-		digits, _, _ := strings.Cut(last, " ")
-		if n, err := strconv.Atoi(digits); found && err == nil {
-			return n + 1, nil
+		if strings.HasSuffix(file, ".log") {
+			return linesUpTo(file, w)
 		}
 	}
-	return 0, fmt.Errorf("no whole line of %s is on a disk", w.Name)
+	return 0, fmt.Errorf("%s has no file", w.Name)
+}
+
+// linesUpTo is one more than the number of the last whole line of a writer in a file.
+func linesUpTo(file string, w Writer) (int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for text = text[:bytes.LastIndexByte(text, '\n')+1]; len(text) > 0; {
+		start := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
+		if _, last, found := strings.Cut(string(text[start:]), "#"+w.Name+" "); found {
+			digits, _, _ := strings.Cut(last, " ")
+			n, err := strconv.Atoi(digits)
+			return n + 1, err
+		}
+		text = text[:start]
+	}
+	return 0, fmt.Errorf("no whole line of %s is in %s", w.Name, file)
 }
 
 // LogFiles are the files of a writer's logs on its node, the newest, which has no time in its name, last.
@@ -180,7 +189,8 @@ func (c *Cluster) LogFiles(w Writer) []string {
 
 // Rotations watches a writer's files: it notes when a new one began, and keeps each under a name of its own, which the kubelet does not know.
 type Rotations struct {
-	Times []time.Time
+	mu    sync.Mutex
+	times []time.Time
 	kept  string
 	done  chan struct{}
 	end   context.CancelFunc
@@ -203,11 +213,13 @@ func (c *Cluster) WatchRotations(w Writer) (*Rotations, error) {
 					continue
 				}
 				if info, err := os.Stat(file); err == nil && (before == nil || !os.SameFile(before, info)) {
+					r.mu.Lock()
 					if before != nil {
-						r.Times = append(r.Times, time.Now())
+						r.times = append(r.times, time.Now())
 					}
+					r.mu.Unlock()
 					before = info
-					_ = os.Link(file, filepath.Join(r.kept, fmt.Sprintf("%06d.log", len(r.Times)))) // without it Show says less
+					_ = os.Link(file, filepath.Join(r.kept, fmt.Sprintf("%06d.log", len(r.times)))) // without it Show says less
 				}
 			}
 			time.Sleep(50 * time.Millisecond)
@@ -216,11 +228,38 @@ func (c *Cluster) WatchRotations(w Writer) (*Rotations, error) {
 	return r, nil
 }
 
+// Before sleeps until the kubelet's next look at the files is so far away. It waits at most two of its intervals.
+func (r *Rotations) Before(ahead, interval time.Duration) {
+	r.mu.Lock()
+	var last time.Time
+	if n := len(r.times); n > 0 {
+		last = r.times[n-1]
+	}
+	r.mu.Unlock()
+	if last.IsZero() {
+		return
+	}
+	at := last.Add(-ahead)
+	for time.Until(at) < 0 {
+		at = at.Add(interval)
+	}
+	time.Sleep(time.Until(at))
+}
+
 // Stop ends the watch and returns when there were rotations, to a twentieth of a second.
 func (r *Rotations) Stop() []time.Time {
 	r.end()
 	<-r.done
-	return r.Times
+	return r.times
+}
+
+// OnDisk is how many lines of a writer were in the kubelet's files, also after the kubelet has removed them.
+func (r *Rotations) OnDisk(w Writer) (int, error) {
+	files, err := filepath.Glob(filepath.Join(r.kept, "*.log"))
+	if err != nil || len(files) == 0 {
+		return 0, errors.Join(err, fmt.Errorf("no file of %s was seen", w.Name))
+	}
+	return linesUpTo(files[len(files)-1], w)
 }
 
 // Show is what the kubelet's files have of a writer's line: the file, and the line there and the one before it, as containerd wrote them.
