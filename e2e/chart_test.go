@@ -298,8 +298,21 @@ func newAgent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, st
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	fb, ok := e.(node.FluentBit)
 	require.True(t, ok)
-	a := &chartAgent{args: []string{fb.Binary, "-e", pluginPath(t), "-c", file}, container: ds.Spec.Template.Spec.Containers[0], metrics: metrics, fluentBit: other}
-	check := exec.CommandContext(within(t, time.Minute), a.args[0], append(a.args[1:], "--dry-run")...) //nolint:gosec // a Fluent Bit
+	a := &chartAgent{container: ds.Spec.Template.Spec.Containers[0], metrics: metrics, fluentBit: other}
+	for _, arg := range slices.Concat(a.container.Command, a.container.Args) {
+		switch arg {
+		case "/fluent-bit/bin/tenantlogs-launcher":
+			arg = launcher(t)
+		case "/fluent-bit/bin/fluent-bit":
+			arg = fb.Binary
+		case "--plugin=/fluent-bit/plugins/out_cloudwatch_tenants.so":
+			arg = "--plugin=" + pluginPath(t)
+		case "--config=/etc/tenantlogs/fluent-bit.yaml":
+			arg = "--config=" + file
+		}
+		a.args = append(a.args, strings.NewReplacer("=/var/log/", "="+n.Root+"/var/log/", "=/state/", "="+state+"/").Replace(arg))
+	}
+	check := exec.CommandContext(within(t, time.Minute), fb.Binary, "-e", pluginPath(t), "-c", file, "--dry-run") //nolint:gosec // a Fluent Bit
 	check.Env = append(os.Environ(), cw.Env()...)
 	out, err := check.CombinedOutput()
 	require.NoError(t, err, string(out))

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -145,8 +146,22 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", link.Environment, 3))
 	cmd.ExtraFiles = []*os.File{theirs, locked} // become descriptors 3 and 4
-	err = cmd.Start()
-	theirs.Close()
+	// Should the launcher be killed, the kernel ends Fluent Bit: in a container for the launcher is its first process, elsewhere for this.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		// The signal is sent when the thread ends that started the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // its state says it
+		}
+		close(done)
+	}()
+	err = <-started
+	_ = theirs.Close()
 	if err != nil {
 		log.Error("failed to start Fluent Bit", "error", err)
 		return 1
@@ -166,11 +181,6 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 			}
 		}()
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = cmd.Wait() // its state says it
-	}()
 	for {
 		select {
 		case s := <-signals:
