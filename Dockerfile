@@ -38,6 +38,11 @@ ARG TARGETARCH
 ARG VERSION
 RUN make provisioner GOARCH="$TARGETARCH" VERSION="$VERSION" && mkdir /out && mv "build/$TARGETARCH/tenantlogs" /out/
 
+FROM source AS launcher
+ARG TARGETARCH
+ARG VERSION
+RUN make launcher GOARCH="$TARGETARCH" VERSION="$VERSION" && mkdir /out && mv "build/$TARGETARCH/tenantlogs-launcher" /out/
+
 FROM ${FLUENT_BIT_IMAGE} AS fluent-bit
 ARG VERSION
 ARG REVISION
@@ -55,6 +60,8 @@ LABEL org.opencontainers.image.title="eks-tenant-logs fluent-bit" \
       org.opencontainers.image.base.name="${FLUENT_BIT_IMAGE}"
 COPY LICENSE /licenses/eks-tenant-logs
 COPY --from=plugin --chmod=0555 /out/out_cloudwatch_tenants.so /fluent-bit/plugins/out_cloudwatch_tenants.so
+# The chart starts Fluent Bit by way of it. As an entrypoint it would need to be told where tail's database is.
+COPY --from=launcher --chmod=0555 /out/tenantlogs-launcher /fluent-bit/bin/tenantlogs-launcher
 # The kubelet's files under /var/log/pods are 0640 root:root: user 0 reads them as their owner and
 # needs no capability for it; any other user would need CAP_DAC_READ_SEARCH.
 USER 0:0

@@ -56,7 +56,7 @@ TEST_TIMEOUT := 40m
 MINUTES ?= 10
 RATE ?= 40000
 # Unit tests, then everything that goes through the real .so.
-PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/... ./e2e/environment/... ./e2e/node/... ./e2e/realnode/... ./e2e/nodetest
+PACKAGES := ./internal/... ./release/... ./plugin/... ./provisioner/... ./launcher/... ./e2e/host/... ./e2e/fakeaws/... ./e2e/live/... ./e2e/scale/... ./e2e/plot/... ./e2e/bench/... ./e2e/cluster/... ./e2e/docs/... ./e2e/environment/... ./e2e/node/... ./e2e/realnode/... ./e2e/nodetest
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
@@ -76,6 +76,11 @@ plugin: ## build the Fluent Bit plugin; GOARCH=arm64 cross-compiles (needs gcc-a
 provisioner: ## build tenantlogs, the provisioner and CLI (static)
 	@mkdir -p $(BUILD)/$(GOARCH)
 	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) $(RELEASE_FLAGS)' -o $(BUILD)/$(GOARCH)/tenantlogs ./provisioner
+
+.PHONY: launcher
+launcher: ## build tenantlogs-launcher, which runs Fluent Bit in the image (static)
+	@mkdir -p $(BUILD)/$(GOARCH)
+	CGO_ENABLED=0 GOARCH=$(GOARCH) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) $(RELEASE_FLAGS)' -o $(BUILD)/$(GOARCH)/tenantlogs-launcher ./launcher
 
 .PHONY: demo
 demo: ## ship the logs of three tenants and a forger, end to end, with no AWS account
@@ -185,12 +190,7 @@ soak: ## ten minutes of a real Fluent Bit while one thing after the other goes w
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s)
-	@for pkg in $$(go list ./internal/... ./e2e/...); do \
-	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "== $$pkg $$target"; \
-	    go test -run xxx -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
-	  done; \
-	done
+	@./.ci/fuzz $(FUZZTIME)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet, golangci-lint, go.mod, and what the layout forbids

@@ -53,7 +53,9 @@ var others = map[string]another{
 	"fluentBit.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms": {`[{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]`, nil},
 	"fluentBit.updateStrategy.type": {`"OnDelete"`, nil}, "fluentBit.updateStrategy.rollingUpdate.maxUnavailable": {`"20%"`, nil}, "fluentBit.podAnnotations": {`{"a": "b"}`, nil}, "fluentBit.podLabels": {`{"a": "b"}`, nil},
 	"fluentBit.env": {`[{"name": "A", "value": "b"}]`, nil}, "fluentBit.envFrom": {`[{"secretRef": {"name": "x"}}]`, nil}, "fluentBit.extraVolumes": {`[{"name": "x", "emptyDir": {}}]`, nil},
-	"fluentBit.extraVolumeMounts": {`[{"name": "x", "mountPath": "/x"}]`, nil}, "fluentBit.dnsPolicy": {`"Default"`, nil}, "fluentBit.dnsConfig": {`{"nameservers": ["169.254.20.10"]}`, nil},
+	"fluentBit.extraVolumeMounts": {`[{"name": "x", "mountPath": "/x"}]`, nil}, "fluentBit.dnsPolicy": {`"Default"`, nil}, "fluentBit.dnsConfig.options": {`[]`, nil},
+	"provisioner.dnsPolicy": {`"Default"`, nil}, "provisioner.dnsConfig.options": {`[]`, nil}, "canary.dnsPolicy": {`"Default"`, nil}, "canary.dnsConfig.options": {`[]`, nil},
+	"canary.extraVolumes": {`[{"name": "x", "emptyDir": {}}]`, nil}, "canary.extraVolumeMounts": {`[{"name": "x", "mountPath": "/x"}]`, nil},
 	"fluentBit.config.layout": {`"containers"`, nil}, "fluentBit.config.logLevel": {`"debug"`, nil}, "fluentBit.config.retentionCheckDelay": {`"1m"`, nil},
 	"fluentBit.config.tail.bufferMaxSize":     {`"8MB"`, nil},
 	"fluentBit.config.storage.totalLimitSize": {`"10G"`, nil}, "fluentBit.config.storage.onFullVolume": {`"continue"`, nil}, "fluentBit.config.storage.backlogMemLimit": {`"64M"`, nil}, "fluentBit.config.storage.sync": {`"full"`, nil},
@@ -104,7 +106,7 @@ func irsa(without string) map[string]string {
 }
 
 // neverTaken are values whose other value is refused, whatever else is set.
-var neverTaken = map[string]bool{"fluentBit.securityContext.privileged": true}
+var neverTaken = map[string]bool{"fluentBit.securityContext.privileged": true, "fluentBit.config.layout": true}
 
 // leaves are the values that are no maps, or empty ones, by their paths.
 func leaves(prefix string, v any, all map[string]any) {

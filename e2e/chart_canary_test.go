@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,8 +61,9 @@ func helmTest(t *testing.T, cw *node.CloudWatch, admin kubernetes.Interface, kub
 
 	cmd := exec.CommandContext(within(t, time.Minute), builtCommand(t), spec.Containers[0].Args...) //nolint:gosec // what the chart says
 	cmd.Env = append(os.Environ(), cw.Env()...)
+	mounts := mounted(t, admin, spec)
 	for _, v := range spec.Containers[0].Env {
-		cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
+		cmd.Env = append(cmd.Env, v.Name+"="+mounts(v.Value))
 	}
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -77,6 +80,25 @@ func helmTest(t *testing.T, cw *node.CloudWatch, admin kubernetes.Interface, kub
 	require.True(t, ended == nil || errors.As(ended, &exit), "%v", ended)
 	finish(t, admin, job, ended == nil)
 	return canaryRun{said.String() + errs.String(), <-helmed}
+}
+
+// mounted mounts what a pod has of ConfigMaps, and translates a path in the container.
+func mounted(t *testing.T, admin kubernetes.Interface, spec corev1.PodSpec) func(path string) string {
+	t.Helper()
+	var oldnew []string
+	for _, m := range spec.Containers[0].VolumeMounts {
+		i := slices.IndexFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name })
+		require.GreaterOrEqual(t, i, 0, "no volume %s", m.Name)
+		require.NotNil(t, spec.Volumes[i].ConfigMap)
+		c, err := admin.CoreV1().ConfigMaps(canarySpace).Get(within(t, time.Minute), spec.Volumes[i].ConfigMap.Name, metav1.GetOptions{})
+		require.NoError(t, err)
+		dir := t.TempDir()
+		for name, text := range c.Data {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		}
+		oldnew = append(oldnew, m.MountPath+"/", dir+"/")
+	}
+	return strings.NewReplacer(oldnew...).Replace
 }
 
 func jobUID(t *testing.T, admin kubernetes.Interface) string {
@@ -176,6 +198,47 @@ func TestHelmTestSeesALineArriveInItsGroupAndNowhereElse(t *testing.T) {
 	run = helmTest(t, cw, admin, kubeconfig, func(node.Pod, string) {})
 	require.Error(t, run.err)
 	require.Contains(t, run.said, "it is not in /eks/tenants/canary after 1s")
+}
+
+// A private authority's certificate reaches the canary as it reaches the agents. Without it the
+// canary ends at once, and says what is missing.
+func TestHelmTestTrustsAPrivateAuthority(t *testing.T) {
+	_, admin, kubeconfig := forTheChart(t)
+	cw, _ := standIn(t, fakeaws.Config{})
+	createNamespace(t, admin, chartSpace, "")
+	createNamespace(t, admin, canarySpace, "")
+	ctx := within(t, 3*time.Minute)
+	bundle, err := os.ReadFile(cw.CAFile)
+	require.NoError(t, err)
+	_, err = admin.CoreV1().ConfigMaps(canarySpace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "corporate-ca"}, Data: map[string]string{"ca.crt": string(bundle)}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	// What the stand-in's own environment would have it trust is not the pod's.
+	bare := *cw
+	bare.CAFile = filepath.Join(t.TempDir(), "others.pem")
+	others, _ := standIn(t, fakeaws.Config{})
+	text, err := os.ReadFile(others.CAFile)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(bare.CAFile, text, 0o600))
+
+	require.NoError(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace, "aws.region="+cw.Region, "admissionPolicy.enabled=false", "aws.endpoint="+cw.Endpoint, "canary.timeout=5m"))
+	began := time.Now()
+	run := helmTest(t, &bare, admin, kubeconfig, func(node.Pod, string) {})
+	require.Error(t, run.err)
+	require.Contains(t, run.said, "an authority that is not trusted here: put the authority's certificate into the file that AWS_CA_BUNDLE names")
+	require.Less(t, time.Since(began), time.Minute, "it does not try for canary.timeout")
+
+	_, err = runHelm(t, kubeconfig, "upgrade", "eks-tenant-logs", chartFolder, "--namespace", chartSpace, "--reuse-values",
+		"--set-json", `canary.extraVolumes=[{"name":"ca","configMap":{"name":"corporate-ca"}}]`, "--set-json", `canary.extraVolumeMounts=[{"name":"ca","mountPath":"/etc/corporate-ca","readOnly":true}]`,
+		"--set-json", `canary.env=[{"name":"AWS_CA_BUNDLE","value":"/etc/corporate-ca/ca.crt"}]`)
+	require.NoError(t, err)
+	run = helmTest(t, &bare, admin, kubeconfig, func(_ node.Pod, line string) {
+		if strings.HasPrefix(line, "canary of eks-tenant-logs") {
+			if err := putLine(ctx, cw, "/eks/tenants/canary", "tenant-canary/p/canary", line); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	require.NoError(t, run.err, run.said)
 }
 
 // putLine writes a line as anybody with the stand-in's own key may, group and stream with it.

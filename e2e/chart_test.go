@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,16 +206,21 @@ func TestTheChartsControllerSetsATenantUpWithTheRightsTheChartGivesIt(t *testing
 	require.NoError(t, install(t, kubeconfig, "eks-tenant-logs", chartSpace, "tenants.source=registry", "provisioner.readerRoles.trust.principals={arn:aws:iam::123456789012:root}", "admissionPolicy.enabled=false"))
 	d, err := r.admin.AppsV1().Deployments(chartSpace).Get(within(t, time.Minute), "eks-tenant-logs-provisioner", metav1.GetOptions{})
 	require.NoError(t, err)
+	health, err := node.FreeAddress()
+	require.NoError(t, err)
 	var args []string
 	for _, arg := range d.Spec.Template.Spec.Containers[0].Args[1:] {
 		switch {
-		case strings.HasPrefix(arg, "--metrics-address"), strings.HasPrefix(arg, "--health-address"): // ports of the pod
+		case strings.HasPrefix(arg, "--metrics-address"): // a port of the pod
+		case strings.HasPrefix(arg, "--health-address"):
+			args = append(args, "--health-address="+health)
 		default:
 			args = append(args, strings.ReplaceAll(arg, "$$(", "$(")) // as the kubelet does
 		}
 	}
 	require.Equal(t, "controller", d.Spec.Template.Spec.Containers[0].Args[0])
 	x := r.start(t, cw, args...)
+	requireListens(t, d.Spec.Template.Spec.Containers[0], "http://"+health)
 	ns := createNamespace(t, r.admin, "blue", "acme")
 	e := r.becomes(t, "acme", "ready")
 	require.Equal(t, map[string]string{"blue": string(ns.UID)}, e.Namespaces)
@@ -248,6 +254,19 @@ func agent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state
 // agentWith replaces more of the configuration: keys by values, each of which must be there.
 func agentWith(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state, tenants string, more map[string]string, args ...string) (*exec.Cmd, *logBuffer) {
 	t.Helper()
+	return newAgent(t, e, cw, n, state, tenants, more, args...).start(t)
+}
+
+// chartAgent is what the chart's DaemonSet starts on a node, over and over.
+type chartAgent struct {
+	args, env []string
+	container corev1.Container
+	metrics   string // the plugin's own address
+	fluentBit string // Fluent Bit's own
+}
+
+func newAgent(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, state, tenants string, more map[string]string, args ...string) *chartAgent {
+	t.Helper()
 	var m corev1.ConfigMap
 	rendered(t, "ConfigMap", "-fluent-bit", &m, args...)
 	var ds appsv1.DaemonSet
@@ -279,21 +298,52 @@ func agentWith(t *testing.T, e node.Engine, cw *node.CloudWatch, n *node.Node, s
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	fb, ok := e.(node.FluentBit)
 	require.True(t, ok)
-	log := newLog(t)
-	check := exec.CommandContext(within(t, time.Minute), fb.Binary, "-e", pluginPath(t), "-c", file, "--dry-run")
+	a := &chartAgent{args: []string{fb.Binary, "-e", pluginPath(t), "-c", file}, container: ds.Spec.Template.Spec.Containers[0], metrics: metrics, fluentBit: other}
+	check := exec.CommandContext(within(t, time.Minute), a.args[0], append(a.args[1:], "--dry-run")...) //nolint:gosec // a Fluent Bit
 	check.Env = append(os.Environ(), cw.Env()...)
 	out, err := check.CombinedOutput()
 	require.NoError(t, err, string(out))
-	cmd := exec.CommandContext(t.Context(), fb.Binary, "-e", pluginPath(t), "-c", file)
-	cmd.Env = append(append(os.Environ(), "NODE_NAME=node-1"), cw.Env()...)
+	a.env = append(append(os.Environ(), "NODE_NAME=node-1"), cw.Env()...)
 	for _, v := range ds.Spec.Template.Spec.Containers[0].Env {
 		if v.Value != "" {
-			cmd.Env = append(cmd.Env, v.Name+"="+v.Value)
+			a.env = append(a.env, v.Name+"="+v.Value)
 		}
 	}
+	return a
+}
+
+// start starts it once.
+func (a *chartAgent) start(t *testing.T) (*exec.Cmd, *logBuffer) {
+	t.Helper()
+	log := newLog(t)
+	cmd := exec.CommandContext(t.Context(), a.args[0], a.args[1:]...) //nolint:gosec // a Fluent Bit
+	cmd.Env = a.env
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
 	return cmd, log
+}
+
+// requireListens waits for a container's probes to be answered, as early as the kubelet asks for
+// the first time: a failure then is an event of type Warning at each start.
+func requireListens(t *testing.T, c corev1.Container, address string) {
+	t.Helper()
+	began := time.Now()
+	for _, p := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
+		require.NotEmpty(t, p.HTTPGet.Path)
+		require.Eventually(t, func() bool {
+			resp, err := http.Get(address + p.HTTPGet.Path)
+			if err != nil {
+				return false
+			}
+			resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		}, 30*time.Second, 10*time.Millisecond, "%s", p.HTTPGet.Path)
+	}
+	took := time.Since(began)
+	t.Logf("container %s answers its probes after %v", c.Name, took.Round(time.Millisecond))
+	if first := time.Duration(c.StartupProbe.InitialDelaySeconds) * time.Second; took > first && !raceEnabled {
+		t.Errorf("the kubelet asks after %v", first)
+	}
 }
 
 // terminate ends it as the kubelet does.
@@ -332,6 +382,18 @@ func TestTheChartsConfigurationShipsEachLineOnceAlsoOverAnUpgrade(t *testing.T) 
 			require.NotContains(t, st.Name, "fluent-bit", "its own lines are not fed back")
 		}
 	}
+}
+
+// The first look of the kubelet finds the agent listening.
+func TestTheAgentAnswersItsProbesBeforeTheKubeletAsks(t *testing.T) {
+	e := onFluentBit(t)
+	cw, _ := standIn(t, fakeaws.Config{})
+	tenants := filepath.Join(t.TempDir(), "tenants.yaml")
+	require.NoError(t, os.WriteFile(tenants, []byte("version: 1\n"), 0o600))
+	a := newAgent(t, e, cw, newNode(t), t.TempDir(), tenants, nil)
+	cmd, _ := a.start(t)
+	requireListens(t, a.container, "http://"+a.metrics)
+	terminate(t, cmd)
 }
 
 // With the registry, an agent may be up before it is published.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,4 +184,77 @@ func TestFluentBitSaysItsVersionAsThePluginReadsIt(t *testing.T) {
 	require.True(t, known, "--version is not what the plugin reads")
 	require.NoError(t, fluentbit.Check(v))
 	t.Logf("Fluent Bit %s", v)
+}
+
+// keepsConfig has two pods' files and an output that never delivers.
+const keepsConfig = `
+[SERVICE]
+    flush 1
+    grace 1
+    log_level warn
+    storage.path {dir}/storage
+    storage.checksum on
+
+[INPUT]
+    name tail
+    path {dir}/*.log
+    tag kube.*
+    read_from_head on
+    buffer_chunk_size 64KB
+    buffer_max_size 1MB
+    storage.type filesystem
+
+[OUTPUT]
+    name http
+    match *
+    host 127.0.0.1
+    port 1
+    workers 1
+    retry_limit no_limits
+`
+
+// docs/operations.md computes the room for an outage from this: what is logged, times 1.1, is too little for many pods that
+// log little, because each flush makes a file for each pod.
+func TestFluentBitKeepsAFileForEachPodAndFlush(t *testing.T) {
+	binary := onFluentBit(t).(node.FluentBit).Binary
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "keeps.conf")
+	require.NoError(t, os.WriteFile(conf, []byte(strings.ReplaceAll(keepsConfig, "{dir}", dir)), 0o600))
+	write := func(pod string, size int) {
+		f, err := os.OpenFile(filepath.Join(dir, pod+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		require.NoError(t, err)
+		_, err = f.WriteString(strings.Repeat("x", size) + "\n")
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	const quiet, busy = 100, 6_000
+	log := newLog(t)
+	// Sizes of the files whose chunk was given to the output: what is logged from then on is in another.
+	files := func() map[int64]int {
+		paths, err := filepath.Glob(filepath.Join(dir, "storage/tail.0/*.flb"))
+		require.NoError(t, err)
+		sizes := map[int64]int{}
+		for _, p := range paths {
+			info, err := os.Stat(p)
+			require.NoError(t, err)
+			if strings.Contains(log.String(), "failed to flush chunk '"+filepath.Base(p)+"'") {
+				sizes[info.Size()]++
+			}
+		}
+		return sizes
+	}
+	write("quiet", quiet)
+	write("busy", busy)
+	cmd := exec.Command(binary, "-c", conf)
+	cmd.Stdout, cmd.Stderr = log, log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	// A file of a page grows by 32 KB at once.
+	page := int64(os.Getpagesize())
+	for n := 1; n <= 3; n++ {
+		want := map[int64]int{page: n, page + 32<<10: n}
+		require.Eventually(t, func() bool { return maps.Equal(want, files()) }, time.Minute, 50*time.Millisecond, "after %d flushes", n)
+		write("quiet", quiet)
+		write("busy", busy)
+	}
 }

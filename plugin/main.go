@@ -54,6 +54,7 @@ import (
 	flb "github.com/fluent/fluent-bit-go/output"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fluentbit"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/link"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/output"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/telemetry"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/version"
@@ -136,7 +137,30 @@ func FLBPluginInit(plugin unsafe.Pointer) (code C.int) {
 	instances = append(instances, i)
 	instancesMu.Unlock()
 	flb.FLBPluginSetContext(plugin, i)
+	launched.Do(func() { go listen(log) })
 	return flb.FLB_OK
+}
+
+// launched is for the first instance: there is one link to the launcher a process.
+var launched sync.Once
+
+// listen does what the launcher says, where one started this Fluent Bit.
+func listen(log *slog.Logger) {
+	defer recovered("the link to the launcher", log, func() {})
+	if err := link.Receive(func(m link.Message) {
+		if m.Report != nil {
+			metrics.Reading(string(m.Report.Kind), m.Report.Namespace, m.Report.Pod, m.Report.Container, m.Report.Bytes)
+		}
+		if m.Leave > 0 {
+			instancesMu.RLock()
+			defer instancesMu.RUnlock()
+			for _, i := range instances {
+				i.out.Leave(m.Leave)
+			}
+		}
+	}); err != nil {
+		log.Warn("the link to the launcher is broken; at its end, Fluent Bit waits for undelivered events as long as its grace", "error", err)
+	}
 }
 
 // engineVersion is found once a process: it means running a program.

@@ -138,7 +138,9 @@ func (c *canary) arrived(ctx context.Context, group string) (*types.FilteredLogE
 		switch {
 		case err == nil && e != nil:
 			return e, nil
-		case class == awsclient.ClassDenied || class == awsclient.ClassCredentials || class == awsclient.ClassInvalid:
+		case class == awsclient.ClassDenied:
+			return nil, fmt.Errorf("%s could not be read: %s: give the canary's role logs:FilterLogEvents on it", group, awsclient.Brief(err))
+		case awsclient.Lasting(err):
 			return nil, fmt.Errorf("%s could not be read: %s", group, awsclient.Brief(err))
 		case time.Since(c.begun) > c.wait:
 			if err != nil && class != awsclient.ClassNotFound {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -100,6 +102,56 @@ func TestACanaryThatMayNotLookIsNotContent(t *testing.T) {
 
 	_, err = execute("canary", "A", "--region", "us-east-1", "--endpoint", url)
 	require.ErrorContains(t, err, "is no tenant's name")
+}
+
+// What a wait does not mend ends the canary at once, with what is wrong and what mends it; what it may
+// mend is waited for.
+func TestACanaryEndsAtOnceWhereWaitingDoesNotHelp(t *testing.T) {
+	refusing := func(code string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			return standIn(t, func(fakeaws.Call) error { return &fakeaws.APIError{Status: 400, Code: code, Message: "no"} })
+		}
+	}
+	serving := func(start func(s *httptest.Server), handler http.Handler) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			standIn(t, nil)
+			s := httptest.NewUnstartedServer(handler)
+			start(s)
+			t.Cleanup(s.Close)
+			return s.URL
+		}
+	}
+	for name, test := range map[string]struct {
+		start func(t *testing.T) string
+		want  []string
+	}{
+		"denied":              {refusing("AccessDeniedException"), []string{"AccessDeniedException", "give the canary's role logs:FilterLogEvents on it"}},
+		"expired credentials": {refusing("ExpiredTokenException"), []string{"ExpiredTokenException"}},
+		"a private authority": {serving((*httptest.Server).StartTLS, http.NotFoundHandler()), []string{"an authority that is not trusted here", "AWS_CA_BUNDLE"}},
+		"a redirect":          {serving((*httptest.Server).Start, http.RedirectHandler("https://portal.test/", http.StatusFound)), []string{"a redirect to portal.test", "correct the endpoint"}},
+		"another server":      {serving((*httptest.Server).Start, http.NotFoundHandler()), []string{"not as AWS does", "correct the endpoint"}},
+		"plain http": {func(t *testing.T) string {
+			standIn(t, nil)
+			return "http://logs.example.com"
+		}, []string{"would send logs unencrypted", "use https"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := test.start(t)
+			began := time.Now()
+			_, err := execute("canary", "canary", "--region", "us-east-1", "--endpoint", url, "--wait", "10m")
+			require.Error(t, err)
+			require.Less(t, time.Since(began), 20*time.Second)
+			for _, want := range test.want {
+				require.ErrorContains(t, err, want)
+			}
+		})
+	}
+	// Nothing listens, yet.
+	standIn(t, nil)
+	began := time.Now()
+	_, err := execute("canary", "canary", "--region", "us-east-1", "--endpoint", "http://127.0.0.1:1", "--wait", "1s")
+	require.ErrorContains(t, err, "connection refused")
+	require.Greater(t, time.Since(began), time.Second)
 }
 
 func standIn(t *testing.T, intercept func(fakeaws.Call) error) string {

@@ -72,6 +72,7 @@ func TestTheChartRunsTheImagesAsTheyAre(t *testing.T) {
 		FluentBit struct {
 			Image              image
 			PluginPath         string
+			LauncherPath       string
 			PodSecurityContext struct{ RunAsUser, RunAsGroup int }
 		}
 		Provisioner struct {
@@ -86,13 +87,16 @@ func TestTheChartRunsTheImagesAsTheyAre(t *testing.T) {
 	require.NotNil(t, registry)
 	require.Equal(t, string(registry[1])+"/fluent-bit", values.FluentBit.Image.Repository, "the release pushes what the chart pulls")
 	require.Equal(t, string(registry[1])+"/provisioner", values.Provisioner.Image.Repository)
-	require.Equal(t, "/"+images["fluent-bit"].program, values.FluentBit.PluginPath)
+	require.Equal(t, "/"+images["fluent-bit"].programs[0], values.FluentBit.PluginPath)
+	require.Equal(t, "/"+images["fluent-bit"].programs[1], values.FluentBit.LauncherPath)
 	require.Equal(t, 65532, values.Provisioner.PodSecurityContext.RunAsUser)
 	require.Equal(t, 65532, values.Provisioner.PodSecurityContext.RunAsGroup)
 	require.Zero(t, values.FluentBit.PodSecurityContext.RunAsUser)
 
 	for target, want := range images {
-		require.Contains(t, dockerfile(t), " /"+want.program+"\n", target)
+		for _, program := range want.programs {
+			require.Contains(t, dockerfile(t), " /"+program+"\n", target)
+		}
 		require.Contains(t, dockerfile(t), "USER "+want.user+"\n", target)
 	}
 	daemonset, err := os.ReadFile("../charts/eks-tenant-logs/templates/fluent-bit/daemonset.yaml")

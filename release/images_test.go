@@ -17,17 +17,18 @@ import (
 
 // What an image is, beside its base.
 var images = map[string]struct {
-	program, license string
-	user             string
-	entrypoint, cmd  []string
+	programs        []string // the first of an image with cgo is the one that has it
+	license         string
+	user            string
+	entrypoint, cmd []string
 }{
 	"fluent-bit": {
-		program: "fluent-bit/plugins/out_cloudwatch_tenants.so", license: "licenses/eks-tenant-logs", user: "0:0",
+		programs: []string{"fluent-bit/plugins/out_cloudwatch_tenants.so", "fluent-bit/bin/tenantlogs-launcher"}, license: "licenses/eks-tenant-logs", user: "0:0",
 		entrypoint: []string{"/fluent-bit/bin/fluent-bit"},
 		cmd:        []string{"--plugin=/fluent-bit/plugins/out_cloudwatch_tenants.so", "--config=/etc/tenantlogs/fluent-bit.yaml"},
 	},
 	"provisioner": {
-		program: "tenantlogs", license: "licenses/eks-tenant-logs", user: "65532:65532",
+		programs: []string{"tenantlogs"}, license: "licenses/eks-tenant-logs", user: "65532:65532",
 		entrypoint: []string{"/tenantlogs"},
 	},
 }
@@ -78,38 +79,40 @@ func TestImagesHoldWhatTheyShouldAndNothingElse(t *testing.T) {
 						added = append(added, name)
 					}
 				}
-				require.ElementsMatch(t, []string{want.program, want.license}, added)
+				require.ElementsMatch(t, append([]string{want.license}, want.programs...), added)
 				for name, f := range img.Files {
 					require.NotContains(t, []string{"sh", "bash", "dash", "ash", "busybox", "apt", "apt-get", "dpkg"}, path.Base(name), "no shell, no package manager")
 					require.Zero(t, f.Mode&0o6000, "%s is set-uid or set-gid", name)
 				}
-				program := img.Files[want.program]
-				require.EqualValues(t, 0o555, program.Mode&0o7777)
-				require.Zero(t, program.UID+program.GID, "root's, so that no process of the image can change it")
-				require.Equal(t, epoch, fmt.Sprint(program.Modified.Unix()))
+				for _, name := range want.programs {
+					program := img.Files[name]
+					require.EqualValues(t, 0o555, program.Mode&0o7777)
+					require.Zero(t, program.UID+program.GID, "root's, so that no process of the image can change it")
+					require.Equal(t, epoch, fmt.Sprint(program.Modified.Unix()))
 
-				binary, err := elf.NewFile(bytes.NewReader(program.Body))
-				require.NoError(t, err)
-				require.Equal(t, machine, binary.Machine)
-				info, err := buildinfo.Read(bytes.NewReader(program.Body))
-				require.NoError(t, err)
-				require.Equal(t, "github.com/eks-tenant-logs/eks-tenant-logs", info.Main.Path)
-				for _, s := range info.Settings {
-					require.NotContains(t, s.Key, "vcs", "the history is no part of the bytes")
-				}
-				imported, err := binary.ImportedLibraries()
-				require.NoError(t, err)
-				if target == "provisioner" {
-					require.Empty(t, imported, "static: its base has no C library")
-				} else {
-					so := filepath.Join(t.TempDir(), "plugin.so")
-					require.NoError(t, os.WriteFile(so, program.Body, 0o600))
-					needed, symbol := glibcNeeded(t, so)
-					require.Falsef(t, newer(needed, oldestGLIBC), "%s needs glibc %s", symbol, needed)
-					t.Logf("glibc %s is enough", needed)
+					binary, err := elf.NewFile(bytes.NewReader(program.Body))
+					require.NoError(t, err)
+					require.Equal(t, machine, binary.Machine)
+					info, err := buildinfo.Read(bytes.NewReader(program.Body))
+					require.NoError(t, err)
+					require.Equal(t, "github.com/eks-tenant-logs/eks-tenant-logs", info.Main.Path)
+					for _, s := range info.Settings {
+						require.NotContains(t, s.Key, "vcs", "the history is no part of the bytes")
+					}
+					imported, err := binary.ImportedLibraries()
+					require.NoError(t, err)
+					if path.Ext(name) != ".so" {
+						require.Empty(t, imported, "static")
+					} else {
+						so := filepath.Join(t.TempDir(), "plugin.so")
+						require.NoError(t, os.WriteFile(so, program.Body, 0o600))
+						needed, symbol := glibcNeeded(t, so)
+						require.Falsef(t, newer(needed, oldestGLIBC), "%s needs glibc %s", symbol, needed)
+						t.Logf("glibc %s is enough", needed)
+					}
 				}
 				t.Logf("%s: %d files of the base, and:", img.Digest, len(base.Files))
-				for _, name := range []string{want.program, want.license} {
+				for _, name := range append([]string{want.license}, want.programs...) {
 					t.Logf("  %04o %d:%d %9d bytes /%s", img.Files[name].Mode&0o7777, img.Files[name].UID, img.Files[name].GID, len(img.Files[name].Body), name)
 				}
 			})

@@ -60,7 +60,13 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	case r.Load != "":
 		args = append(args, "-e", r.Load)
 	}
-	cmd := exec.Command(e.Binary, args...)
+	program := e.Binary
+	if r.Launcher != "" {
+		args = append([]string{"-logs", filepath.Join(r.Node.Root, "var/log/pods"), "-db", filepath.Join(dir, "tail.db"),
+			"-catch-up", filepath.Join(dir, "catch-up"), "-grace", r.grace().String(), "--", program}, args...)
+		program = r.Launcher
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), r.Env...)
 	cmd.Stdout, cmd.Stderr = r.Log, r.Log
 	if err := cmd.Start(); err != nil {
@@ -105,6 +111,13 @@ func (e FluentBit) Ship(ctx context.Context, r Run) error {
 	return err
 }
 
+func (r Run) grace() time.Duration {
+	if r.Grace == 0 {
+		return 5 * time.Second
+	}
+	return r.Grace
+}
+
 var errEnded = errors.New("the engine ended by itself, before what was waited for")
 
 const parsers = `[PARSER]
@@ -126,10 +139,7 @@ func (e FluentBit) Config(r Run, dir string) (string, error) {
 	if layout == "" {
 		layout = Pods
 	}
-	grace := r.Grace
-	if grace == 0 {
-		grace = 5 * time.Second
-	}
+	grace := r.grace()
 	service := section{kind: "service", keys: [][2]string{
 		{"flush", "0.2"}, {"grace", strconv.Itoa(int(grace.Seconds()))}, {"log_level", "info"},
 		{"parsers_file", dir + "/parsers.conf"}, {"scheduler.base", "1"}, {"scheduler.cap", "2"},
@@ -159,6 +169,21 @@ func (e FluentBit) Config(r Run, dir string) (string, error) {
 		}
 	}
 	sections := []section{service, tail}
+	if r.Launcher != "" {
+		copies := section{kind: "input", keys: slices.Clone(tail.keys)}
+		for i, k := range copies.keys {
+			switch k[0] {
+			case "path":
+				copies.keys[i][1] = dir + "/catch-up/*/*/*.log"
+			case "tag":
+				copies.keys[i][1] = e.TagPrefix(r.Node, layout) + "<pod>.<container>.<restarts>.log"
+			case "db":
+				copies.keys[i][1] = dir + "/catch-up.db"
+			}
+		}
+		copies.add("tag_regex", `/(?<pod>[^/]+)/(?<container>[^/]+)/(?<restarts>[0-9]+)\.[^/]+\.log$`)
+		sections = append(sections, copies)
+	}
 	if r.ParseJSON {
 		sections = append(sections, section{kind: "filter", keys: [][2]string{
 			{"name", "parser"}, {"match", "*"}, {"key_name", "log"}, {"parser", "json"}, {"reserve_data", onOff(r.ReserveData)},

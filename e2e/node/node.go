@@ -181,6 +181,8 @@ type Run struct {
 	Started func(*os.Process)
 	// Used is told what the engine's process used, once it has ended. Fluent Bit's alone.
 	Used func(*os.ProcessState)
+	// Launcher is the program that runs Fluent Bit, as in the image; it needs State. Fluent Bit's alone.
+	Launcher string
 	// YAML is Fluent Bit's other configuration format; else the classic one.
 	YAML bool
 	// Grace is how long the engine waits at its end; 0 means 5 s.

@@ -45,6 +45,7 @@ var stages = map[string]struct {
 	files  map[string]string // in the stage → below build/<architecture>
 }{
 	"plugin":     {"plugin", map[string]string{"/out/out_cloudwatch_tenants.so": "out_cloudwatch_tenants.so"}},
+	"launcher":   {"launcher", map[string]string{"/out/tenantlogs-launcher": "tenantlogs-launcher"}},
 	"tenantlogs": {"provisioner", map[string]string{"/out/tenantlogs": "tenantlogs"}},
 }
 

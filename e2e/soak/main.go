@@ -64,8 +64,8 @@ func run(ctx context.Context, s settings) (err error) {
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("failed to build the plugin: %w\n%s", err, text)
 	}
-	w := newWriters(s)
-	cw, server, err := node.StartStandIn(dir, fakeaws.Config{Latency: 20 * time.Millisecond, DiscardMessages: true, Observe: w.arrived})
+	w := node.NewLoad(s.rate, s.pods)
+	cw, server, err := node.StartStandIn(dir, fakeaws.Config{Latency: 20 * time.Millisecond, DiscardMessages: true, Observe: w.Observe})
 	if err != nil {
 		return err
 	}
@@ -97,13 +97,13 @@ func run(ctx context.Context, s settings) (err error) {
 	n := node.New(filepath.Join(dir, "node"), time.Now())
 	stop := make(chan struct{})
 	var running sync.WaitGroup
-	w.start(n, stop, &running)
+	w.Start(n, stop, &running)
 	trouble := &trouble{faults: faults, gate: gate, rng: rand.New(rand.NewPCG(s.seed, 2)), tenants: s.pods / 3}
 	running.Go(func() { trouble.cause(stop) })
 
 	began := time.Now()
 	var pid atomic.Int64
-	watch := &watch{began: began, address: listen, written: w.count, trouble: trouble, pid: &pid, accepted: server.Accepted}
+	watch := &watch{began: began, address: listen, written: w.Count, trouble: trouble, pid: &pid, accepted: server.Accepted}
 	running.Go(func() { watch.every(time.Second, stop) })
 	var once sync.Once
 	var ended time.Time
@@ -123,7 +123,7 @@ func run(ctx context.Context, s settings) (err error) {
 				close(stop)
 				running.Wait()
 			})
-			if w.complete() {
+			if w.Complete() {
 				watch.look()
 				return true
 			}
@@ -131,7 +131,8 @@ func run(ctx context.Context, s settings) (err error) {
 		},
 	})
 	once.Do(func() { close(stop); running.Wait() })
-	r := w.report()
+	outcome, written := w.Outcome()
+	r := &report{Rate: s.rate, Written: outcome.Written, Lost: outcome.Lost, Twice: outcome.Twice, Strange: outcome.Damaged}
 	r.Seconds, r.Drained = ended.Sub(began).Seconds(), time.Since(ended).Seconds()
 	r.Faults, r.Hits, r.Samples = trouble.caused(), faults.Hits(), watch.samples
 	r.Unanswered = watch.unanswered
@@ -150,5 +151,5 @@ func run(ctx context.Context, s settings) (err error) {
 		}
 	}
 	r.print(os.Stdout)
-	return errors.Join(ship, r.verdict())
+	return errors.Join(ship, written, r.verdict())
 }

@@ -71,7 +71,7 @@ type report struct {
 	Rate                 int
 	Seconds, Drained     float64
 	Written, Lost, Twice int
-	Strange              int // lines that nobody wrote
+	Strange              int // events that hold no line as it was written
 	Unanswered           int // events in calls without an answer: at most so many may be twice
 	Faults               map[string]int
 	Hits                 map[string]int
@@ -95,7 +95,7 @@ func (r *report) middle(from, to float64, get func(sample) float64) float64 {
 func (r *report) print(out io.Writer) {
 	rss, goroutines := func(s sample) float64 { return s.RSS }, func(s sample) float64 { return s.Goroutines }
 	fmt.Fprintf(out, "%.0f s at %d lines/s: %d lines; all there %.0f s after the last\n", r.Seconds, r.Rate, r.Written, r.Drained)
-	fmt.Fprintf(out, "lost %d, twice %d (of %d in calls without an answer), never written %d\n", r.Lost, r.Twice, r.Unanswered, r.Strange)
+	fmt.Fprintf(out, "lost %d, twice %d (of %d in calls without an answer), not as written %d\n", r.Lost, r.Twice, r.Unanswered, r.Strange)
 	fmt.Fprintf(out, "faults:")
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(out, " %s %d,", name, r.Faults[name])
@@ -117,7 +117,7 @@ func (r *report) verdict() error {
 	case r.Lost > 0:
 		return fmt.Errorf("%d lines were lost", r.Lost)
 	case r.Strange > 0:
-		return fmt.Errorf("%d lines arrived that nobody wrote", r.Strange)
+		return fmt.Errorf("%d events hold no line as it was written", r.Strange)
 	case r.Twice > r.Unanswered:
 		return fmt.Errorf("%d lines arrived twice, of which %d at most had lost their answer", r.Twice, r.Unanswered)
 	case r.Written == 0:

@@ -67,6 +67,7 @@ func Retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = controlAttempts
 		o.Backoff = retry.BackoffDelayerFunc(controlBackoff)
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(notOnTheWay)}, o.Retryables...)
 	})
 }
 

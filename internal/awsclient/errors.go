@@ -186,7 +186,7 @@ type CredentialsError struct {
 }
 
 func (e *CredentialsError) Error() string {
-	if why := unreached(e.Err); why != "" && e.Role != "" { // STS did not answer: nothing is known of the role
+	if why, _ := unreached(e.Err); why != "" && e.Role != "" { // STS did not answer: nothing is known of the role
 		return fmt.Sprintf("role %s can't be assumed: %s", e.Role, why)
 	}
 	if e.Role != "" {
@@ -215,6 +215,9 @@ func Brief(err error) string {
 	if errors.As(err, &refused) {
 		return refused.Error()
 	}
+	if why := strange(err); why != "" {
+		return why
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		if api.ErrorMessage() == "" {
@@ -222,7 +225,7 @@ func Brief(err error) string {
 		}
 		return api.ErrorCode() + ": " + api.ErrorMessage()
 	}
-	if why := unreached(err); why != "" {
+	if why, _ := unreached(err); why != "" {
 		return why
 	}
 	return err.Error()

@@ -89,7 +89,7 @@ func proxyOf(environment func(*http.Request) (*url.URL, error)) func(*http.Reque
 		}
 		if r.URL.Scheme == "http" && !loopback(r.URL.Hostname()) {
 			// noCleartext judges the requests of the SDK; this is where a redirect of theirs passes.
-			return nil, fmt.Errorf("%s would be asked in the clear: the endpoint redirected the request to plain http", r.URL.Host)
+			return nil, &clearRedirectError{r.URL.Host}
 		}
 		u, err := environment(r)
 		if err != nil { // it has the value in it, and a password in that
@@ -97,6 +97,13 @@ func proxyOf(environment func(*http.Request) (*url.URL, error)) func(*http.Reque
 		}
 		return u, nil
 	}
+}
+
+// clearRedirectError says that an endpoint redirected a request to plain http.
+type clearRedirectError struct{ host string }
+
+func (e *clearRedirectError) Error() string {
+	return e.host + " would be asked in the clear: the endpoint redirected the request to plain http"
 }
 
 // proxyRefusal is a proxy's answer to CONNECT other than 200.
@@ -134,9 +141,10 @@ func noteConnected(ctx context.Context, connected *atomic.Bool) context.Context 
 	})
 }
 
-// unreached says in one line why a peer gave no answer, and what mends it. It is empty where err is no
-// failure of the network.
-func unreached(err error) string {
+// unreached says in one line why a peer gave no answer, and what mends it; lasting says that the next
+// attempt will fail in the same way until that is done. The line is empty where err is no failure of
+// the network.
+func unreached(err error) (line string, lasting bool) {
 	host := "the endpoint"
 	var request *url.Error
 	if errors.As(err, &request) {
@@ -145,40 +153,50 @@ func unreached(err error) string {
 		}
 	}
 	var refusal *proxyRefusal
+	var clear *clearRedirectError
 	var op *net.OpError
+	var resolved *net.DNSError
 	var authority x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	var name x509.HostnameError
+	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
+	unknown := errors.As(err, &resolved) && resolved.IsNotFound
 	switch {
 	case errors.As(err, &refusal):
-		return refusal.Error()
+		return refusal.Error(), refusal.code < http.StatusInternalServerError
+	case errors.As(err, &clear):
+		return clear.Error() + ": set the endpoint to an address that answers over https", true
 	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return fmt.Sprintf("the proxy that HTTPS_PROXY or HTTP_PROXY names can't be reached: %v", op.Err)
+		return fmt.Sprintf("the proxy that HTTPS_PROXY or HTTP_PROXY names can't be reached: %v", op.Err), unknown
 	case errors.As(err, &authority):
 		issuer := "an unknown issuer"
 		if authority.Cert != nil {
 			issuer = fmt.Sprintf("%q", authority.Cert.Issuer.String())
 		}
 		return fmt.Sprintf("the certificate of %s is signed by %s, an authority that is not trusted here: "+
-			"put the authority's certificate into the file that AWS_CA_BUNDLE names; a proxy that opens TLS has an authority of its own", host, issuer)
+			"put the authority's certificate into the file that AWS_CA_BUNDLE names; a proxy that opens TLS has an authority of its own", host, issuer), true
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Sprintf("the certificate of %s has expired or is not yet valid (%s): renew it, or correct this node's clock", host, invalid.Detail)
+		return fmt.Sprintf("the certificate of %s has expired or is not yet valid (%s): renew it, or correct this node's clock", host, invalid.Detail), true
 	case errors.As(err, &name):
 		return fmt.Sprintf("the certificate of %s is another host's (%s): set the endpoint to a name in the certificate",
-			host, strings.TrimPrefix(name.Error(), "x509: "))
+			host, strings.TrimPrefix(name.Error(), "x509: ")), true
+	case errors.As(err, &certificate):
+		return fmt.Sprintf("the certificate of %s is not valid (%v): replace it", host, certificate.Err), true
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return fmt.Sprintf("%s does not speak TLS: correct the endpoint's port, or let TLS pass through the proxy in front of it", host)
+		return fmt.Sprintf("%s does not speak TLS: correct the endpoint's port, or let TLS pass through the proxy in front of it", host), true
 	case speaksOnlyHTTP2(err):
-		return fmt.Sprintf("%s speaks HTTP/2 only, and HTTP/1.1 is spoken here: have the endpoint, or the proxy in front of it, offer http/1.1 in TLS's ALPN", host)
+		return fmt.Sprintf("%s speaks HTTP/2 only, and HTTP/1.1 is spoken here: have the endpoint, or the proxy in front of it, offer http/1.1 in TLS's ALPN", host), true
 	case op != nil && op.Op == "remote error":
-		return fmt.Sprintf("%s broke TLS off (%v): it must speak TLS 1.2 or 1.3", host, op.Err)
+		return fmt.Sprintf("%s broke TLS off (%v): it must speak TLS 1.2 or 1.3", host, op.Err), op.Err.Error() != tls.AlertError(80).Error() // internal_error: its own trouble
+	case unknown:
+		return fmt.Sprintf("the name %s is not found: correct the endpoint or the region, or have the cluster's DNS know it", resolved.Name), true
 	case op != nil:
-		return op.Error()
+		return op.Error(), false
 	case request != nil:
-		return request.Error()
+		return request.Error(), false
 	}
-	return ""
+	return "", false
 }
 
 // speaksOnlyHTTP2 reports whether a peer failed to agree on HTTP/1.1: it refused the offer, chose h2

@@ -231,6 +231,13 @@ func TestWhatIsWrongOnTheWayIsNamedWithWhatMendsIt(t *testing.T) {
 			require.Error(t, err)
 			require.Equal(t, ClassRetryable.String(), Classify(err).String())
 			require.Equal(t, name == "HTTP/2 alone, told in frames", Unanswered(err), "a request was sent in that case alone")
+			require.Equal(t, name != "nothing that listens", Lasting(err), "only what may begin to listen is waited for")
+			if Lasting(err) {
+				began := time.Now()
+				_, err := c.FilterLogEvents(ctx, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String("/g")})
+				require.Error(t, err)
+				require.Less(t, time.Since(began), 2*time.Second, "the SDK does not repeat it")
+			}
 			brief := Brief(err)
 			for _, want := range test.want {
 				require.Contains(t, brief, want)
@@ -257,8 +264,10 @@ func TestAProxyThatRefusesIsNamedWithWhatMendsIt(t *testing.T) {
 	for status, want := range map[int]string{
 		http.StatusProxyAuthRequired: "give its user and password in HTTPS_PROXY",
 		http.StatusForbidden:         "let it pass logs.test:443, or name that host in NO_PROXY",
+		http.StatusBadGateway:        "let it pass logs.test:443, or name that host in NO_PROXY",
 	} {
 		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) }))
+		require.Equal(t, status != http.StatusBadGateway, Lasting(throughProxy(t, proxy.URL)), "%d", status)
 		brief := Brief(throughProxy(t, strings.Replace(proxy.URL, "http://", "http://user:secret@", 1)))
 		proxy.Close()
 		require.Contains(t, brief, want)
@@ -268,6 +277,7 @@ func TestAProxyThatRefusesIsNamedWithWhatMendsIt(t *testing.T) {
 		require.Contains(t, Brief(err), "the proxy that HTTPS_PROXY or HTTP_PROXY names can't be reached: dial tcp")
 		require.Equal(t, ClassRetryable.String(), Classify(err).String())
 		require.False(t, Unanswered(err))
+		require.False(t, Lasting(err), "it may come back")
 	}
 }
 
@@ -296,6 +306,8 @@ func TestARedirectIsNotFollowedIntoTheClear(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.Do(r)
 	require.ErrorContains(t, err, "would be asked in the clear")
+	require.True(t, Lasting(err))
+	require.Contains(t, Brief(err), "set the endpoint to an address that answers over https")
 }
 
 // A first attempt that was refused for its signature's time, and a second one that had no connection.

@@ -200,14 +200,15 @@ func TestLinesAreWholeWhateverTheChunks(t *testing.T) {
 }
 
 func FuzzParseTime(f *testing.F) {
-	for _, s := range []string{"2026-09-21T14:13:20.123456789Z", "2024-02-29T23:59:59+02:00", "0000-01-01T00:00:00Z", "2026-02-30T00:00:00Z", "9999-12-31T23:59:59.9Z", "2026-09-21T14:13:20,5Z"} {
+	for _, s := range []string{"2026-09-21T14:13:20.123456789Z", "2024-02-29T23:59:59+02:00", "0000-01-01T00:00:00Z", "2026-02-30T00:00:00Z", "9999-12-31T23:59:59.9Z", "2026-09-21T14:13:20,5Z", "2026-09-21T4:13:20Z"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		ms, ok := parseTime([]byte(s))
 		at, err := time.Parse(time.RFC3339Nano, s)
-		if strings.Contains(s, ",") {
-			require.False(t, ok, "RFC 3339 has a point")
+		// time.Parse takes more than RFC 3339 has.
+		if strings.Contains(s, ",") || len(s) > 12 && s[12] == ':' {
+			require.False(t, ok, "RFC 3339 has a point, and two digits of an hour: %q", s)
 			return
 		}
 		require.Equal(t, err == nil, ok, "%q: %v", s, err)

@@ -83,6 +83,10 @@ type Instance struct {
 
 	stop    context.CancelFunc
 	watched sync.WaitGroup
+
+	leaving leaving
+	// refused are the chunks on disk that Fluent Bit refused when it started.
+	refused []string
 }
 
 // New makes an instance. It reads files, but makes no call to AWS.
@@ -108,7 +112,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{env: env, again: telemetry.NewLimiter(time.Minute, env.Now), hourly: telemetry.NewLimiter(time.Hour, env.Now), held: newHeld(opts.HoldBudget)}
+	i := &Instance{env: env, leaving: newLeaving(), again: telemetry.NewLimiter(time.Minute, env.Now), hourly: telemetry.NewLimiter(time.Hour, env.Now), held: newHeld(opts.HoldBudget)}
 	if env.Metrics != nil {
 		i.metrics = env.Metrics.Output(env.Name)
 	}
@@ -143,6 +147,7 @@ func New(ctx context.Context, opts Options, env Environment) (*Instance, error) 
 		Stalled: i.stalled, Down: i.metrics.Down, Trial: env.Trial, Patience: env.Patience,
 	})
 	i.restore()
+	i.findRefused()
 	i.metrics.Start(i.snapshot)
 	env.Log.LogAttrs(ctx, slog.LevelInfo, "effective configuration", opts.Effective(client.InForce()...)...)
 	if opts.Identity == "record" {
@@ -167,6 +172,7 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	defer context.AfterFunc(i.leaving.ctx, cancel)()
 
 	c := delivery.Bytes{Tag: tag, Data: data}
 	v := i.view.Load()
@@ -174,6 +180,9 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 	if i.opts.Identity == "tag" {
 		by = v.route(tag)
 		i.arrived(by)
+	}
+	if i.leaving.ctx.Err() != nil {
+		return i.retry(tag, errLeaving)
 	}
 	// Before any work on the chunk: an outage may last, and chunks come again and again.
 	if err := i.queue.TurnedAway(delivery.Target{}); err != nil {
@@ -191,6 +200,9 @@ func (i *Instance) Flush(ctx context.Context, tag string, data []byte, timeout t
 			targets[n] = dests[n].target
 		}
 		if err := i.queue.Deliver(ctx, &c, &w.events, targets); err != nil {
+			if i.leaving.ctx.Err() != nil {
+				err = errLeaving
+			}
 			return i.retry(tag, err)
 		}
 		i.held.gone(&c)
@@ -394,7 +406,7 @@ func (i *Instance) limited(level slog.Level, kind, message string, attrs ...any)
 // Close waits a while for calls in flight and ends the background work. No Flush
 // may run or be started then.
 func (i *Instance) Close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), i.leaving.closeTimeout())
 	defer cancel()
 	i.stop()
 	i.watched.Wait()

@@ -16,6 +16,7 @@ func (i *Instance) snapshot() telemetry.Snapshot {
 	free, size := i.room()
 	return telemetry.Snapshot{
 		ClockSkew: skew, ClockTold: told, StorageFree: free, StorageSize: size,
+		RefusedChunks: i.refusedLeft(), RefusedKnown: i.opts.StoragePath != "",
 		InFlight: load.InFlight, Oldest: load.Oldest, LedgerChunks: load.LedgerChunks,
 		LedgerEvictions: i.queue.Stats().Evicted, RetentionOpen: i.accounts.open(), HeldChunks: i.held.len(),
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/folder"
@@ -67,19 +66,14 @@ func startable(o *Options) error {
 		"lines wait in their files until then", o.StoragePath, free, size)
 }
 
-// chunksWait says whether there is a chunk that is not empty. Fluent Bit leaves empty files
-// where it could make no chunk.
+// chunksWait says whether there is a chunk that Fluent Bit will deliver. It leaves empty files where
+// it could make no chunk, and does not read the ones that it refuses.
 func chunksWait(storage string) bool {
 	found := false
-	_ = filepath.WalkDir(storage, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(path) != ".flb" {
-			return nil // what can't be read holds nothing that could be delivered
-		}
-		if info, err := d.Info(); err == nil && info.Size() > 0 {
-			found = true
-			return fs.SkipAll
-		}
-		return nil
+	walkChunks(storage, func(path string, d fs.DirEntry) bool {
+		info, err := d.Info()
+		found = err == nil && info.Size() > 0 && !refusedChunk(path)
+		return !found
 	})
 	return found
 }

@@ -94,7 +94,7 @@ func TestAStartOnAFullVolumeIsRefusedUnlessChunksWait(t *testing.T) {
 	input := filepath.Join(dir, "tail.0")
 	require.NoError(t, os.Mkdir(input, 0o700))
 	chunk := filepath.Join(input, "1-1.flb")
-	require.NoError(t, os.WriteFile(chunk, make([]byte, 4096), 0o600))
+	require.NoError(t, os.WriteFile(chunk, chunkFile(4000, 4096), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(input, "1-2.flb"), nil, 0o600))
 	start := func(action string) error {
 		o, err := ParseOptions(from(map[string]string{"region": "us-east-1", "storage_path": dir, "on_full_volume": action}))

@@ -35,10 +35,11 @@ func (r *reader) pace(ctx context.Context) error {
 	return nil
 }
 
-// groups lists the groups whose names begin with prefix. The time is AWS's at the first
+// groups lists the groups whose names begin with prefix, each once. The time is AWS's at the first
 // answer; zero where it is not known.
 func (r *reader) groups(ctx context.Context, prefix string) (names []string, server time.Time, err error) {
 	in := &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &prefix}
+	listed := map[string]bool{}
 	for {
 		if err := r.pace(ctx); err != nil {
 			return nil, server, err
@@ -51,7 +52,8 @@ func (r *reader) groups(ctx context.Context, prefix string) (names []string, ser
 			server = at
 		}
 		for _, g := range out.LogGroups {
-			if g.LogGroupName != nil {
+			if g.LogGroupName != nil && !listed[*g.LogGroupName] {
+				listed[*g.LogGroupName] = true
 				names = append(names, *g.LogGroupName)
 			}
 		}
@@ -80,10 +82,13 @@ func (r *reader) retention(ctx context.Context, group string) (days int, err err
 	return days, nil
 }
 
-// streams lists a group's streams by name. What CloudWatch says of their last events is
-// not looked at: it may be an hour behind (API reference, LogStream).
+// streams lists a group's streams by name, each once: where streams are created or deleted
+// between two pages, both pages may have the same one, which would be copied twice. What
+// CloudWatch says of their last events is not looked at: it may be an hour behind (API
+// reference, LogStream).
 func (r *reader) streams(ctx context.Context, group string) (list []types.LogStream, server time.Time, err error) {
 	in := &cloudwatchlogs.DescribeLogStreamsInput{LogGroupName: &group, OrderBy: types.OrderByLogStreamName}
+	listed := map[string]bool{}
 	for {
 		if err := r.pace(ctx); err != nil {
 			return nil, server, err
@@ -96,7 +101,8 @@ func (r *reader) streams(ctx context.Context, group string) (list []types.LogStr
 			server = at
 		}
 		for _, s := range out.LogStreams {
-			if s.LogStreamName != nil {
+			if s.LogStreamName != nil && !listed[*s.LogStreamName] {
+				listed[*s.LogStreamName] = true
 				list = append(list, s)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
@@ -44,9 +47,12 @@ func TestMain(m *testing.M) {
 // can be moved on.
 type world struct {
 	*fakeaws.Server
-	t      testing.TB
-	client *awsclient.Client
-	offset atomic.Int64
+	t        testing.TB
+	client   *awsclient.Client
+	offset   atomic.Int64
+	listener *httptest.Server
+	underWay sync.RWMutex // held for reading while a call is carried out
+	stall    atomic.Int64 // how long the next call takes
 
 	mu       sync.Mutex
 	calls    []fakeaws.Call
@@ -84,29 +90,65 @@ func (q quick) PutLogEvents(ctx context.Context, in *cloudwatchlogs.PutLogEvents
 	return q.Client.PutLogEvents(ctx, in, append(o, quickly)...)
 }
 
-// pass lets time pass.
-func (w *world) pass(d time.Duration) { w.offset.Add(int64(d)) }
+// pass lets time pass: calls that are under way end before. One that a client gave up is still carried out, and takes real time, of
+// which minutes of the world's clock have none.
+func (w *world) pass(d time.Duration) {
+	w.underWay.Lock()
+	defer w.underWay.Unlock()
+	w.offset.Add(int64(d))
+}
+
+// sleep is Config's: calls go on during the pauses between two reads.
+func (w *world) sleep(ctx context.Context, d time.Duration) error {
+	if d <= readInterval {
+		w.offset.Add(int64(d))
+	} else {
+		w.pass(d)
+	}
+	return ctx.Err()
+}
+
+// ServeHTTP carries out one call.
+func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	w.underWay.RLock()
+	defer w.underWay.RUnlock()
+	w.Server.ServeHTTP(out, r)
+}
+
+// Close ends the world, and may be called again.
+func (w *world) Close() error {
+	w.listener.CloseClientConnections()
+	w.listener.Close()
+	return w.Server.Close()
+}
 
 // newWorld makes one whose events are read settles after they came in.
 func newWorld(t testing.TB, settles time.Duration) *world {
 	w := &world{t: t}
 	w.offset.Store(int64(-200 * 24 * time.Hour))
 	w.Server = fakeaws.New(fakeaws.Config{Clock: w.now, ReadDelay: settles})
-	url, err := w.Start("")
-	require.NoError(t, err)
+	w.listener = httptest.NewServer(w)
+	w.listener.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
-	w.client, err = awsclient.New(context.Background(), awsclient.Config{Region: "us-east-1", Endpoint: url, STSEndpoint: url})
+	var err error
+	w.client, err = awsclient.New(context.Background(), awsclient.Config{Region: "us-east-1", Endpoint: w.listener.URL, STSEndpoint: w.listener.URL})
 	require.NoError(t, err)
 	w.SetIntercept(func(c fakeaws.Call) error {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.calls = append(w.calls, c)
-		if w.answer != nil {
-			return w.answer(len(w.calls), c)
-		}
-		return nil
+		err := w.heard(c)
+		time.Sleep(time.Duration(w.stall.Swap(0)))
+		return err
 	})
 	return w
+}
+
+func (w *world) heard(c fakeaws.Call) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls = append(w.calls, c)
+	if w.answer != nil {
+		return w.answer(len(w.calls), c)
+	}
+	return nil
 }
 
 // listen forgets the calls so far and decides about those that come.
@@ -161,7 +203,7 @@ func (w *world) config() Config {
 			}
 			return quick{w.client.As(role)}
 		},
-		Clock:  Clock{Now: w.now, Sleep: func(ctx context.Context, d time.Duration) error { w.pass(d); return ctx.Err() }},
+		Clock:  Clock{Now: w.now, Sleep: w.sleep},
 		Random: rand.Reader, Writer: "test", BatchEvents: 3,
 	}
 }
@@ -429,6 +471,75 @@ func TestReplayRefusesWhileAnotherIsAtWork(t *testing.T) {
 	w.noWrites(t)
 	w.pass(leaseTime)
 	r = one(t, w.run())
+	require.EqualValues(t, []int64{8, 0, 8, 0}, []int64{r.Quarantined, r.Before, r.Replayed, r.Left})
+	require.Equal(t, numbers(1, 8), w.home("/eks/tenants/acme", acmeStream))
+}
+
+// What a replay that was killed has sent may be accepted after its end. The lease is longer than that takes.
+func TestACallThatOutlivesItsReplayIsFoundByTheNext(t *testing.T) {
+	w := newWorld(t, 0)
+	w.group("/eks/tenants/acme")
+	w.put(acme, acmeStream, w.now(), messages(1, 8)...)
+	w.pass(time.Hour)
+	ctx, kill := context.WithCancel(context.Background())
+	w.listen(func(_ int, c fakeaws.Call) error {
+		if c.Operation == "PutLogEvents" && c.LogGroup == "/eks/tenants/acme" {
+			kill()
+			w.stall.Store(int64(200 * time.Millisecond))
+			return fakeaws.ErrAnswerLost
+		}
+		return nil
+	})
+	killed, err := Run(ctx, w.config())
+	require.NoError(t, err)
+	require.True(t, killed.Unknown())
+	w.listen(nil)
+	w.pass(leaseTime)
+	r := one(t, w.run())
+	require.EqualValues(t, []int64{8, 0, 8, 0}, []int64{r.Quarantined, r.Before, r.Replayed, r.Left})
+	require.NoError(t, w.Close()) // now nothing is under way
+	require.Equal(t, numbers(1, 8), w.home("/eks/tenants/acme", acmeStream))
+}
+
+// overlapping lists each group and each stream on two pages.
+type overlapping struct{ Account }
+
+func twice(token *string) (next *string) {
+	if token == nil {
+		return aws.String("again")
+	}
+	return nil
+}
+
+func (o overlapping) DescribeLogGroups(ctx context.Context, in *cloudwatchlogs.DescribeLogGroupsInput, opts ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.DescribeLogGroupsOutput, error) {
+	page := *in
+	page.NextToken = nil
+	out, err := o.Account.DescribeLogGroups(ctx, &page, opts...)
+	if err == nil {
+		out.NextToken = twice(in.NextToken)
+	}
+	return out, err
+}
+
+func (o overlapping) DescribeLogStreams(ctx context.Context, in *cloudwatchlogs.DescribeLogStreamsInput, opts ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.DescribeLogStreamsOutput, error) {
+	page := *in
+	page.NextToken = nil
+	out, err := o.Account.DescribeLogStreams(ctx, &page, opts...)
+	if err == nil {
+		out.NextToken = twice(in.NextToken)
+	}
+	return out, err
+}
+
+func TestAStreamThatIsListedTwiceIsCopiedOnce(t *testing.T) {
+	w := newWorld(t, 0)
+	w.group("/eks/tenants/acme")
+	w.put(acme, acmeStream, w.now(), messages(1, 8)...)
+	w.pass(time.Hour)
+	r := one(t, w.run(func(cfg *Config) {
+		as := cfg.As
+		cfg.As = func(role awsclient.Role) Account { return overlapping{as(role)} }
+	}))
 	require.EqualValues(t, []int64{8, 0, 8, 0}, []int64{r.Quarantined, r.Before, r.Replayed, r.Left})
 	require.Equal(t, numbers(1, 8), w.home("/eks/tenants/acme", acmeStream))
 }

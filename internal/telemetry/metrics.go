@@ -41,15 +41,18 @@ type Metrics struct {
 	lastArrival                      *prometheus.GaugeVec
 	breaker, stalled, down           *prometheus.GaugeVec
 	refused, generation, workersLack *prometheus.GaugeVec
+	readingFiles, readingBytes       *prometheus.CounterVec
 
 	mu      sync.Mutex
 	outputs map[*Output]struct{}
 	names   map[string]struct{} // tenants and groups with label values of their own
+
+	containers map[[3]string]struct{} // likewise, for Reading
 }
 
 // NewMetrics makes the metrics of a process.
 func NewMetrics() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), outputs: map[*Output]struct{}{}, names: map[string]struct{}{}}
+	m := &Metrics{registry: prometheus.NewRegistry(), outputs: map[*Output]struct{}{}, names: map[string]struct{}{}, containers: map[[3]string]struct{}{}}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, append([]string{"output"}, labels...))
 		m.registry.MustRegister(v)
@@ -87,6 +90,13 @@ func NewMetrics() *Metrics {
 	m.refused = gauge("tenants_file_refused", "1 while tenants_file is in a version that was refused, and the one before stays in force.")
 	m.generation = gauge("tenants_file_generation", "The generation that is in force.")
 	m.workersLack = gauge("without_workers", "1 where no workers are configured: every flush stops all of Fluent Bit.")
+	process := func(name, help string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{"result", "source_namespace", "source_pod", "source_container"})
+		m.registry.MustRegister(v)
+		return v
+	}
+	m.readingFiles = process("rotated_files_total", "Container log files that were rotated before an agent read them, by what became of them: caught_up, or lost.")
+	m.readingBytes = process("rotated_file_bytes_total", "Bytes of these files that no agent had read; 0 for a lost file whose size is not known.")
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m)
 	return m
 }
@@ -137,6 +147,10 @@ type Snapshot struct {
 	// StorageFree and StorageSize are bytes of the volume of Fluent Bit's storage;
 	// StorageSize is 0 where they are not known.
 	StorageFree, StorageSize uint64
+	// RefusedChunks are those on disk that Fluent Bit does not read; RefusedKnown is false where
+	// nothing is known of its storage.
+	RefusedChunks int
+	RefusedKnown  bool
 }
 
 var (
@@ -149,7 +163,8 @@ var (
 	descSkew      = desc("clock_skew_seconds", "How far this node's clock is ahead of AWS's; negative where it is behind, 0 below 5 s.")
 	descFree      = desc("storage_free_bytes", "Bytes free on the volume of Fluent Bit's storage.")
 	descSize      = desc("storage_size_bytes", "Size of the volume of Fluent Bit's storage.")
-	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew, descFree, descSize}
+	descRefused   = desc("storage_refused_chunks", "Chunks on disk that Fluent Bit refused to read when it started, and that are still there.")
+	descPerOutput = []*prometheus.Desc{descInFlight, descOldest, descChunks, descEvictions, descOpen, descHeld, descSkew, descFree, descSize, descRefused}
 )
 
 func desc(name, help string) *prometheus.Desc {
@@ -195,6 +210,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(descFree, float64(s.StorageFree))
 			gauge(descSize, float64(s.StorageSize))
 		}
+		if s.RefusedKnown {
+			gauge(descRefused, float64(s.RefusedChunks))
+		}
 		ch <- prometheus.MustNewConstMetric(descEvictions, prometheus.CounterValue, float64(s.LedgerEvictions), o.name)
 	}
 }
@@ -203,6 +221,23 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 func (o *Output) look() (s Snapshot, ok bool) {
 	defer func() { ok = recover() == nil }()
 	return o.snapshot(), true
+}
+
+// maxContainers is how many containers have label values of their own in what Reading counts.
+const maxContainers = 500
+
+// Reading counts one container log file that was rotated before an agent read it. kind is caught_up or lost.
+func (m *Metrics) Reading(kind, ns, pod, container string, bytes int64) {
+	m.mu.Lock()
+	key := [3]string{ns, pod, container}
+	if _, ok := m.containers[key]; !ok && len(m.containers) >= maxContainers {
+		ns, pod, container = OtherTenants, OtherTenants, OtherTenants
+	} else {
+		m.containers[key] = struct{}{}
+	}
+	m.mu.Unlock()
+	m.readingFiles.WithLabelValues(kind, ns, pod, container).Inc()
+	m.readingBytes.WithLabelValues(kind, ns, pod, container).Add(float64(bytes))
 }
 
 // own reports whether a name has a label value of its own.

@@ -20,7 +20,7 @@ import (
 func busy(m *Metrics, name string) *Output {
 	o := m.Output(name)
 	o.Start(func() Snapshot {
-		return Snapshot{InFlight: 3, Oldest: time.Now().Add(-time.Hour), LedgerChunks: 2, LedgerEvictions: 1, RetentionOpen: 4, StorageFree: 5 << 20, StorageSize: 10 << 20, ClockSkew: time.Minute, ClockTold: true}
+		return Snapshot{InFlight: 3, Oldest: time.Now().Add(-time.Hour), LedgerChunks: 2, LedgerEvictions: 1, RetentionOpen: 4, StorageFree: 5 << 20, StorageSize: 10 << 20, ClockSkew: time.Minute, ClockTold: true, RefusedChunks: 1, RefusedKnown: true}
 	})
 	NewLogger(name, m.Counting(name, make(chanPrinter))).Error("x")
 	o.Records("acme", Delivered, 10, 1000)
@@ -189,6 +189,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	require.NoError(t, err)
 	m := NewMetrics()
 	busy(m, "x")
+	m.Reading("lost", "tenant-acme", "web-0", "app", 12)
 	families, err := m.registry.Gather()
 	require.NoError(t, err)
 	n := 0
@@ -254,3 +255,25 @@ type quiet chan string
 
 func (quiet) Enabled(l slog.Level) bool         { return l > slog.LevelDebug }
 func (c quiet) Print(_ slog.Level, line string) { c <- line }
+
+func TestContainersBeyondTheBoundAreCountedTogether(t *testing.T) {
+	m := NewMetrics()
+	for i := range maxContainers + 2 {
+		m.Reading("caught_up", "tenant-acme", fmt.Sprint("web-", i), "app", 10)
+	}
+	m.Reading("lost", "tenant-acme", "web-0", "app", 0)
+	families, err := m.registry.Gather()
+	require.NoError(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, series := range f.GetMetric() {
+			if strings.HasPrefix(f.GetName(), "tenantlogs_rotated_file") {
+				got[f.GetName()] += series.GetCounter().GetValue()
+			}
+		}
+		if f.GetName() == "tenantlogs_rotated_files_total" {
+			require.Len(t, f.GetMetric(), maxContainers+2, "each of them, the others, and the lost one")
+		}
+	}
+	require.Equal(t, map[string]float64{"tenantlogs_rotated_files_total": maxContainers + 3, "tenantlogs_rotated_file_bytes_total": 10 * (maxContainers + 2)}, got)
+}

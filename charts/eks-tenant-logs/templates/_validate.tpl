@@ -200,11 +200,20 @@
 
 {{- /* The node agent. */ -}}
 {{- if $v.fluentBit.enabled }}
+{{- if ne $c.layout "pods" }}
+{{- $p = append $p (printf "fluentBit.config.layout %s: with it, every start of the agent delivers again every line that the kubelet's files hold. Leave fluentBit.config.layout out, or set it to pods: /var/log/pods has the same files. Where the agent has run with it, the first start afterwards delivers those lines once more, as each start did; the later ones don't" $c.layout) }}
+{{- end }}
+{{- if $v.fluentBit.launcherPath }}
+{{- if lt (int $v.fluentBit.terminationGracePeriodSeconds) (add (int $c.grace) 15) }}
+{{- $p = append $p (printf "fluentBit.terminationGracePeriodSeconds (%d) is less than config.grace + 15 (%d): the kubelet would kill Fluent Bit while it writes down what was delivered, and that would come twice; set it to %d or more" (int $v.fluentBit.terminationGracePeriodSeconds) (add (int $c.grace) 15) (add (int $c.grace) 15)) }}
+{{- end }}
+{{- else }}
 {{- if le (int $c.grace) (int $c.flushTimeout) }}
-{{- $p = append $p (printf "fluentBit.config.grace (%d s) must be greater than fluentBit.config.flushTimeout (%d s): a flush under way at the end would be cut off, and its events sent again" (int $c.grace) (int $c.flushTimeout)) }}
+{{- $p = append $p (printf "fluentBit.config.grace (%d s) must be greater than fluentBit.config.flushTimeout (%d s) where fluentBit.launcherPath is empty: a flush under way at the end would be cut off, and its events sent again" (int $c.grace) (int $c.flushTimeout)) }}
 {{- end }}
 {{- if lt (int $v.fluentBit.terminationGracePeriodSeconds) (add (int $c.grace) (int $c.flushTimeout)) }}
 {{- $p = append $p (printf "fluentBit.terminationGracePeriodSeconds (%d) is less than config.grace + config.flushTimeout (%d): the kubelet would kill Fluent Bit while it writes down what was delivered, and that would come twice; set it to %d or more" (int $v.fluentBit.terminationGracePeriodSeconds) (add (int $c.grace) (int $c.flushTimeout)) (add (int $c.grace) (int $c.flushTimeout) 20)) }}
+{{- end }}
 {{- end }}
 {{- if gt (int $c.schedulerBase) (int $c.schedulerCap) }}
 {{- $p = append $p "fluentBit.config.schedulerBase is greater than schedulerCap: Fluent Bit does not start so" }}

@@ -1,7 +1,6 @@
 {{/* Fluent Bit's configuration, its YAML. */}}
 {{- define "eks-tenant-logs.fluentBit.config" -}}
 {{- $c := .Values.fluentBit.config -}}
-{{- $name := printf "%s-fluent-bit" (include "eks-tenant-logs.fullname" .) -}}
 service:
   flush: {{ $c.flush | toJson }}
   grace: {{ int $c.grace }}
@@ -14,7 +13,9 @@ service:
   http_port: 2020
   storage.path: /state/storage
   storage.sync: {{ $c.storage.sync }}
-  storage.checksum: "on"
+  # On, a kill (an out-of-memory kill is one) loses every chunk that is being written: its checksum is
+  # of an earlier state, and Fluent Bit refuses it (docs/faults.md).
+  storage.checksum: "off"
   storage.max_chunks_up: {{ int $c.storage.maxChunksUp }}
   storage.backlog.mem_limit: {{ $c.storage.backlogMemLimit | quote }}
   storage.metrics: "on"
@@ -42,18 +43,10 @@ parsers:
 pipeline:
   inputs:
     - name: tail
-{{- if eq $c.layout "pods" }}
       path: /var/log/pods/*/*/*.log
-{{- else }}
-      path: /var/log/containers/*.log
-{{- end }}
 {{- if $c.tail.excludeOwnLogs }}
       # What the agent writes about a record would be a record again.
-{{- if eq $c.layout "pods" }}
-      exclude_path: /var/log/pods/{{ .Release.Namespace }}_{{ $name }}-*/*/*.log
-{{- else }}
-      exclude_path: /var/log/containers/{{ $name }}-*_{{ .Release.Namespace }}_*.log
-{{- end }}
+      exclude_path: {{ include "eks-tenant-logs.fluentBit.ownLogs" . }}
 {{- end }}
       # The plugin reads whose a line is from this tag, which is made of the file's path.
       tag: kube.*
@@ -63,23 +56,20 @@ pipeline:
 {{- end }}
       # No multiline.parser: what it holds of a long line is lost when Fluent Bit ends, and 5.1.1 crashes then.
       # The plugin takes lines apart and joins their parts.
-      # tail's own defaults lose lines of pods that live short, of long lines, of files
-      # that are rotated while much waits, and of a new file with an old one's inode.
-      read_from_head: "on"
-      refresh_interval: {{ int $c.tail.refreshInterval }}
-      rotate_wait: {{ int $c.tail.rotateWait }}
-      buffer_chunk_size: 64KB
-      buffer_max_size: {{ $c.tail.bufferMaxSize | quote }}
-      skip_long_lines: "off"
-      truncate_long_lines: "on"
       db: /state/tail.db
-      db.sync: {{ $c.storage.sync }}
-      db.locking: "on"
-      db.compare_filename: "on"
-      storage.type: filesystem
-      # On, a tenant whose chunks wait would pause the reading of all tenants' files
-      # (docs/faults.md); and Fluent Bit would not use the disk in an outage.
-      storage.pause_on_chunks_overlimit: "off"
+{{- include "eks-tenant-logs.fluentBit.tail" . | nindent 6 }}
+{{- if .Values.fluentBit.launcherPath }}
+    # What the kubelet rotated before it was read: copies that the launcher makes, with the tags of the files they are of.
+    - name: tail
+      path: /state/catch-up/*/*/*.log
+      tag: kube.var.log.pods.<pod>.<container>.<restarts>.log
+      tag_regex: '/(?<pod>[^/]+)/(?<container>[^/]+)/(?<restarts>[0-9]+)\.[^/]+\.log$'
+{{- if $parsed }}
+      parser: tenantlogs_cri
+{{- end }}
+      db: /state/catch-up.db
+{{- include "eks-tenant-logs.fluentBit.tail" . | nindent 6 }}
+{{- end }}
 {{- with $c.extraInputs }}
 {{ toYaml . | indent 4 }}
 {{- end }}
@@ -88,12 +78,8 @@ pipeline:
 {{- if .Values.enrich.enabled }}
     - name: kubernetes
       match: kube.*
-{{- if eq $c.layout "pods" }}
       kube_tag_prefix: kube.var.log.pods.
       regex_parser: tenantlogs_pods
-{{- else }}
-      kube_tag_prefix: kube.var.log.containers.
-{{- end }}
       # A pod may bear more metadata than the default of 32k, and would have no labels then.
       buffer_size: 2M
       labels: "on"
@@ -140,7 +126,7 @@ use_dual_stack: "on"
 {{- end }}
 extra_user_agent: {{ printf "eks-tenant-logs-chart/%s" .Chart.Version | replace "+" "-" }}
 identity: tag
-tag_prefix: kube.var.log.{{ $c.layout }}.
+tag_prefix: kube.var.log.pods.
 tenant_source: {{ .Values.tenants.source }}
 {{- if eq .Values.tenants.source "prefix" }}
 namespace_prefix: {{ .Values.tenants.namespacePrefix | quote }}
@@ -180,4 +166,30 @@ state_path: /state/ledger
 storage_path: /state/storage
 on_full_volume: {{ $c.storage.onFullVolume }}
 metrics_listen: ":2021"
+{{- end }}
+
+{{/* What both inputs have in common. */}}
+{{- define "eks-tenant-logs.fluentBit.tail" -}}
+{{- $c := .Values.fluentBit.config -}}
+# tail's own defaults lose lines of pods that live short, of long lines, of files
+# that are rotated while much waits, and of a new file with an old one's inode.
+read_from_head: "on"
+refresh_interval: {{ int $c.tail.refreshInterval }}
+rotate_wait: {{ int $c.tail.rotateWait }}
+buffer_chunk_size: 64KB
+buffer_max_size: {{ $c.tail.bufferMaxSize | quote }}
+skip_long_lines: "off"
+truncate_long_lines: "on"
+db.sync: {{ $c.storage.sync }}
+db.locking: "on"
+db.compare_filename: "on"
+storage.type: filesystem
+# On, a tenant whose chunks wait would pause the reading of all tenants' files
+# (docs/faults.md); and Fluent Bit would not use the disk in an outage.
+storage.pause_on_chunks_overlimit: "off"
+{{- end }}
+
+{{/* Where the agent's own log files are, as a pattern of paths. */}}
+{{- define "eks-tenant-logs.fluentBit.ownLogs" -}}
+/var/log/pods/{{ .Release.Namespace }}_{{ include "eks-tenant-logs.fullname" . }}-fluent-bit-*/*/*.log
 {{- end }}

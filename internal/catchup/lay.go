@@ -1,0 +1,123 @@
+package catchup
+
+import (
+	"bufio"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// laidPath is where the rest of a rotated file is laid down for tail's second input: the same pod and container
+// folders below dir, and a name that begins with the number of restarts. The input's tag_regex makes of it the tag
+// that the file had in /var/log/pods.
+func laidPath(dir string, log Log, rotated string) string {
+	container := filepath.Dir(string(log))
+	restarts, _, _ := strings.Cut(filepath.Base(string(log)), ".")
+	return filepath.Join(dir, filepath.Base(filepath.Dir(container)), filepath.Base(container), restarts+"."+rotated+".log")
+}
+
+// lay writes what of a file is unread to its place below dir, whole or not at all, and returns its bytes. What was
+// laid before stays as it is: tail may have read it already.
+func lay(dir string, log Log, u Unread) (n int64, err error) {
+	to := laidPath(dir, log, u.File.Rotated)
+	if _, err := os.Stat(to); err == nil {
+		return 0, nil
+	}
+	in, err := u.File.openAt(u.From)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return 0, err
+	}
+	out, err := os.CreateTemp(filepath.Dir(to), ".laying-*")
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, out.Close(), os.Remove(out.Name()))
+		}
+	}()
+	last := lastByte('\n')
+	w := bufio.NewWriterSize(io.MultiWriter(out, &last), 64<<10)
+	n, err = io.Copy(w, in)
+	if damaged(err) {
+		// What can be decompressed is delivered; the rest is not there any more.
+		err = nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err = w.Flush(); err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, errors.Join(out.Close(), os.Remove(out.Name()))
+	}
+	if last != '\n' {
+		// tail waits for the end of a line, and nothing more is going to be written here.
+		if _, err = out.WriteString("\n"); err != nil {
+			return 0, err
+		}
+	}
+	if err = out.Sync(); err != nil {
+		return 0, err
+	}
+	if err = out.Close(); err != nil {
+		return 0, err
+	}
+	if err = os.Rename(out.Name(), to); err != nil {
+		return 0, err
+	}
+	return n, syncDir(filepath.Dir(to))
+}
+
+// damaged reports whether an error says that compressed bytes are none, or end too early.
+func damaged(err error) bool {
+	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+type lastByte byte
+
+func (l *lastByte) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		*l = lastByte(b[len(b)-1])
+	}
+	return len(b), nil
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return errors.Join(fmt.Errorf("failed to sync %s: %w", dir, err), f.Close())
+	}
+	return f.Close()
+}
+
+// laid lists the files below dir that tail reads.
+func laid(dir string) ([]string, error) { return filepath.Glob(filepath.Join(dir, "*", "*", "*.log")) }
+
+// discard removes a file that was read to its end, and the folders that are empty then.
+func discard(dir, path string) error {
+	if err := os.Remove(path); err != nil && !isNotExist(err) {
+		return err
+	}
+	for up := filepath.Dir(path); up != dir && strings.HasPrefix(up, dir); up = filepath.Dir(up) {
+		if os.Remove(up) != nil {
+			break // not empty
+		}
+	}
+	return nil
+}
