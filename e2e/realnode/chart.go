@@ -50,9 +50,10 @@ func (c *Cluster) values() Values {
 	v := Values{
 		"clusterName": clusterName, "aws": Values{"region": Region}, "identity": Values{"mode": "environment"},
 		"fluentBit": trusting(), "provisioner": trusting(),
-		"canary":          Values{"envFrom": []Values{{"secretRef": Values{"name": secretName}}}, "timeout": "60s"},
+		"canary":          trusting(),
 		"admissionPolicy": Values{"allowedGroups": []string{"system:masters"}},
 	}
+	v["canary"].(Values)["timeout"] = "60s"
 	v["provisioner"].(Values)["readerRoles"] = Values{"trust": Values{"principals": []string{"arn:aws:iam::123456789012:role/$(tenant)-readers"}}}
 	return v
 }
