@@ -28,6 +28,9 @@ import (
 // memory is the launcher's share of the container's memory limit, in bytes: more than it needs after its start.
 const memory = 24 << 20
 
+// maxReports is how many reports wait for the plugin at most.
+const maxReports = 8192
+
 // exitUsage is the exit status for options that make no sense, and for a state folder that cannot be used.
 const exitUsage = 2
 
@@ -99,7 +102,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGCONT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
-	if err := folder.Prove(o.dir); err != nil {
+	var fault *folder.Fault
+	if err := folder.Prove(o.dir); errors.As(err, &fault) && fault.Full() {
+		// Chunks may wait whose delivery makes room: whether to start is the plugin's to say.
+		log.Error("the catch-up folder cannot be used at the moment", "error", err)
+	} else if err != nil {
 		log.Error("the catch-up folder cannot be used", "error", err)
 		return exitUsage
 	}
@@ -130,17 +137,31 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 	defer func() { _ = to.Close() }()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	// The plugin reads once Fluent Bit has started it, and the socket holds some hundreds.
+	reports := make(chan link.Report, maxReports)
 	follower, err := catchup.Prepare(ctx, catchup.Config{
 		Logs: o.logs, DB: o.db, Dir: o.dir, Exclude: o.exclude, Log: log,
 		Report: func(r link.Report) {
-			if err := to.Send(link.Message{Report: &r}); err != nil {
-				log.Debug("the plugin is not told", "error", err)
+			select {
+			case reports <- r:
+			default: // the log has it
 			}
 		},
 	})
 	if err != nil {
 		// Fluent Bit reads on all the same: an agent that does not start loses more.
 		log.Error("what was rotated while no agent ran is not delivered", "error", err)
+	}
+	// Laying down may take a while, and an end that was asked for meanwhile needs no Fluent Bit.
+	for waiting := true; waiting; {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGTERM || s == syscall.SIGINT {
+				return 0
+			}
+		default:
+			waiting = false
+		}
 	}
 	cmd := exec.Command(o.command[0], o.command[1:]...) //nolint:gosec,noctx // it is what it is for; it ends by signals alone
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -166,6 +187,17 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		log.Error("failed to start Fluent Bit", "error", err)
 		return 1
 	}
+	go func() {
+		for {
+			select {
+			case r := <-reports:
+				for errors.Is(to.Send(link.Message{Report: &r}), os.ErrDeadlineExceeded) && ctx.Err() == nil {
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	debug.FreeOSMemory() // the start's is not needed any more
 	if follower != nil {
 		followed := make(chan struct{})

@@ -50,6 +50,7 @@ type Follower struct {
 type pending struct {
 	log Log
 	Unread
+	told bool // that it cannot be copied at the moment
 }
 
 const (
@@ -87,9 +88,11 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	if f.cfg.Now == nil {
 		f.cfg.Now = time.Now
 	}
-	if err := folder.Prove(cfg.Dir); err != nil {
+	var fault *folder.Fault
+	if err := folder.Prove(cfg.Dir); err != nil && (!errors.As(err, &fault) || !fault.Full()) {
 		return nil, err
 	}
+	sweep(cfg.Dir)
 	rows, err := readRows(ctx, cfg.DB)
 	if err != nil {
 		return nil, fmt.Errorf("failed to read tail's database %s: %w", cfg.DB, err)
@@ -139,11 +142,11 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 		f.trackers[log] = t
 		keep = append(keep, mine...)
 		for _, u := range p.Unread {
-			todo = append(todo, pending{log, u})
+			todo = append(todo, pending{log: log, Unread: u})
 		}
 	}
 	if err := f.writeSnapshot(snapshot{Rows: keep, Seen: before.Seen}); err != nil {
-		return nil, err
+		cfg.Log.Error("what is unread cannot be written down; should the agent be killed before it has opened all files, the rest is not delivered", "error", err)
 	}
 	for _, u := range todo {
 		f.lay(u)
@@ -255,7 +258,7 @@ func (f *Follower) look(pid int, late bool) error {
 		}
 		missed, lost := t.look(files, ofLog[log], f.cfg.Now())
 		for _, u := range missed {
-			f.lay(pending{log, u})
+			f.lay(pending{log: log, Unread: u})
 		}
 		for _, v := range lost {
 			f.lost(log, v.size-v.from, "a file was rotated and removed before the agent had read it")
@@ -272,7 +275,7 @@ func (f *Follower) look(pid int, late bool) error {
 	for _, u := range again {
 		f.lay(u)
 	}
-	if f.snapshot && (settled || late) {
+	if f.snapshot && (settled || late && len(f.pending) == 0) {
 		if err := os.Remove(f.snapshotPath()); err == nil || isNotExist(err) {
 			f.snapshot = false
 		}
@@ -290,7 +293,12 @@ func (f *Follower) lay(u pending) {
 		f.cfg.Report(link.Report{Kind: link.CaughtUp, Namespace: ns, Pod: pod, Container: container, Bytes: n})
 	case isNotExist(err):
 		f.lost(u.log, max(0, u.File.Size-u.From), "a file was removed before it could be copied")
+	case damaged(err):
+		f.lost(u.log, 0, "a compressed file is damaged", "error", err)
+	case err != nil && u.told:
+		f.pending = append(f.pending, u)
 	case err != nil:
+		u.told = true
 		f.cfg.Log.Error("a file that was rotated while no agent read it cannot be copied; trying again", "log", string(u.log), "rotated", u.File.Rotated, "error", err)
 		f.pending = append(f.pending, u)
 	}

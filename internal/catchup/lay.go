@@ -2,6 +2,7 @@ package catchup
 
 import (
 	"bufio"
+	"compress/flate"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
@@ -29,6 +31,9 @@ func lay(dir string, log Log, u Unread) (n int64, err error) {
 	to := laidPath(dir, log, u.File.Rotated)
 	if _, err := os.Stat(to); err == nil {
 		return 0, nil
+	}
+	if err := roomFor(dir, u.File); err != nil {
+		return 0, err
 	}
 	in, err := u.File.openAt(u.From)
 	if err != nil {
@@ -83,7 +88,42 @@ func lay(dir string, log Log, u Unread) (n int64, err error) {
 
 // damaged reports whether an error says that compressed bytes are none, or end too early.
 func damaged(err error) bool {
-	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, io.ErrUnexpectedEOF)
+	var corrupt flate.CorruptInputError
+	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &corrupt)
+}
+
+// errNoRoom keeps copies from filling the volume of Fluent Bit's storage.
+var errNoRoom = errors.New("the volume has no room for a copy: free space on it")
+
+// reserve is the share of the volume that copies leave free, and inflated is by how much a compressed file is taken to grow.
+const (
+	reserve  = 0.05
+	inflated = 20
+)
+
+func roomFor(dir string, f File) error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return err
+	}
+	size := f.Size
+	if f.Gzip {
+		size *= inflated
+	}
+	if free := float64(st.Bavail)*float64(st.Bsize) - float64(size); free < reserve*float64(st.Blocks)*float64(st.Bsize) {
+		return errNoRoom
+	}
+	return nil
+}
+
+// sweep removes what a launcher that was killed has left half written.
+func sweep(dir string) {
+	for _, pattern := range []string{".unread-*", "*/*/.laying-*"} {
+		paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is a literal
+		for _, p := range paths {
+			_ = os.Remove(p)
+		}
+	}
 }
 
 type lastByte byte

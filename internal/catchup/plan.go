@@ -1,7 +1,6 @@
 package catchup
 
 import (
-	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -235,7 +234,7 @@ func rotatedBetween(files []File, after, until time.Time) bool {
 // unlessGone is nil for the errors of a file that is gone, shorter than was thought, or damaged: it is not the one
 // that is looked for.
 func unlessGone(err error) error {
-	if errors.Is(err, io.EOF) || damaged(err) || isNotExist(err) {
+	if damaged(err) || isNotExist(err) {
 		return nil
 	}
 	return err

@@ -260,3 +260,45 @@ func FuzzSplit(f *testing.F) {
 		require.True(t, strings.HasPrefix(laidPath("/state", log, rotated), "/state/a/b/"))
 	})
 }
+
+// What a power loss leaves: an empty file, zeros, a stream that is broken in its middle.
+func TestADamagedFileIsLostAloneAndToldOnce(t *testing.T) {
+	dir := t.TempDir()
+	log := layout(t, dir, map[string]string{"0.log": "", "0.log." + at(7): "good\n", "0.log." + at(6) + ".gz": strings.Repeat("8f14e45f ceea167a 5a36dedd 4bea2543\n", 3000)})
+	folder := filepath.Dir(string(log))
+	broken := filepath.Join(folder, "0.log."+at(6)+".gz")
+	data, err := os.ReadFile(broken)
+	require.NoError(t, err)
+	for i := len(data) / 2; i < len(data)/2+200 && i < len(data); i++ {
+		data[i] = 0xff
+	}
+	require.NoError(t, os.WriteFile(broken, data, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "0.log."+at(4)+".gz"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "0.log."+at(5)+".gz"), make([]byte, 500), 0o600))
+	saveRows(t, filepath.Join(dir, "tail.db"), []Row{{Name: string(log), Inode: 1, Offset: 10, Marker: 1, MarkerSize: 10, Created: noon}})
+	f, reports, said := prepare(t, dir)
+	kinds := map[link.Kind]int{}
+	for _, r := range reports {
+		kinds[r.Kind]++
+	}
+	require.Positive(t, kinds[link.CaughtUp], said)
+	require.GreaterOrEqual(t, kinds[link.Lost], 2, said)
+	require.Empty(t, f.pending, "what is damaged does not mend")
+	_, err = os.Stat(filepath.Join(dir, "catch-up", podDir, "app", "0."+at(7)+".log"))
+	require.NoError(t, err)
+}
+
+func TestWhatAKilledLauncherLeftIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	layout(t, dir, map[string]string{"0.log": ""})
+	left := []string{filepath.Join(dir, "catch-up", ".unread-1"), filepath.Join(dir, "catch-up", podDir, "app", ".laying-1")}
+	for _, path := range left {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+	}
+	prepare(t, dir)
+	for _, path := range left {
+		_, err := os.Stat(path)
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+}
