@@ -259,7 +259,7 @@ func (t *tracker) version(f File, files []File) *version {
 func (t *tracker) rows(log Log, in state) (rows []Row) {
 	for _, v := range t.versions {
 		if v.state == in && v.inode != 0 || v.state == waiting && in == waiting {
-			rows = append(rows, Row{Name: log.file(v.rotated), Inode: v.inode, Offset: v.from, Created: v.seen})
+			rows = append(rows, Row{Name: log.file(v.rotated), Inode: v.inode, Offset: v.from, Created: v.seen.Truncate(time.Second)})
 		}
 	}
 	return rows

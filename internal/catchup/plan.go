@@ -139,7 +139,7 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 		}
 	}
 	for i, f := range files {
-		if !f.Gzip || taken[i] != nil || r.MarkerSize == 0 || f.At.Before(r.Created) {
+		if !f.Gzip || taken[i] != nil || r.MarkerSize == 0 || f.At.Add(time.Second).Before(r.Created) { // a name tells the second in which the rotation was
 			continue
 		}
 		if ok, err := same(f, r); err != nil || ok {
