@@ -126,6 +126,10 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 		// There is nothing that the file could be known by. It was written when tail opened it, so that it is the
 		// first that was rotated since.
 		at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
+		// A name tells the second only: the one before it may be the file as well, where no row is about that.
+		if at > 0 && taken[at-1] == nil && files[at-1].At.Equal(r.Created) && at > 1 && taken[at-2] != nil {
+			at--
+		}
 		if at >= 0 && (files[at].Gzip || files[at].Inode == r.Inode) {
 			return at, nil
 		}
