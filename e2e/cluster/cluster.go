@@ -162,7 +162,7 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 			default:
 			}
 		}
-		if last = ready(ctx, client, c.Host+"/readyz"); last == nil {
+		if last = Ready(ctx, client, c.Host+"/readyz"); last == nil {
 			return nil
 		}
 		select {
@@ -173,7 +173,8 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 	}
 }
 
-func ready(ctx context.Context, client *http.Client, url string) error {
+// Ready asks an API server's readyz once, and is nil where it is ready.
+func Ready(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -166,7 +165,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		if ended, how := c.plane.running(ctx, apiServer); !ended {
 			return fmt.Errorf("the API server ended at its start: %s; its last words: %s", how, c.LogTail(apiServer))
 		}
-		err := ready(ctx, client, c.Config.Host+"/readyz")
+		err := cluster.Ready(ctx, client, c.Config.Host+"/readyz")
 		if err == nil {
 			return nil
 		}
@@ -176,20 +175,4 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-}
-
-func ready(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("readyz answers %s", resp.Status)
-	}
-	return nil
 }

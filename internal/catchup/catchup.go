@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -34,7 +35,7 @@ type Config struct {
 	Log *slog.Logger
 	// Now replaces the clock.
 	Now func() time.Time
-	// Report is told of what was caught up and of what is lost. It must not block.
+	// Report gets each file that was caught up or lost. It must not block.
 	Report func(link.Report)
 }
 
@@ -88,8 +89,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	if f.cfg.Now == nil {
 		f.cfg.Now = time.Now
 	}
-	var fault *folder.Fault
-	if err := folder.Prove(cfg.Dir); err != nil && (!errors.As(err, &fault) || !fault.Full()) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	sweep(cfg.Dir)
@@ -177,11 +177,11 @@ func rotating(logs map[Log][]File) bool {
 		switch {
 		case last.Gzip:
 		case last.Rotated != "":
-			if info, err := os.Stat(last.Path); err == nil && time.Since(info.ModTime()) < reopening {
+			if time.Since(last.Modified) < reopening {
 				return true
 			}
 		case len(files) > 1 && !files[len(files)-2].Gzip:
-			if info, err := os.Stat(files[len(files)-2].Path); err == nil && time.Since(info.ModTime()) < quickly {
+			if time.Since(files[len(files)-2].Modified) < quickly {
 				return true
 			}
 		}
@@ -385,18 +385,12 @@ func (f *Follower) writeSnapshot(s snapshot) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.CreateTemp(f.cfg.Dir, ".unread-*")
+	err = folder.Replace(f.snapshotPath(), func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	if _, err = out.Write(data); err == nil {
-		err = out.Sync()
-	}
-	if err = errors.Join(err, out.Close()); err == nil {
-		err = os.Rename(out.Name(), f.snapshotPath())
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(out.Name()))
 	}
 	f.snapshot = true
 	return syncDir(f.cfg.Dir)

@@ -1,6 +1,7 @@
 package catchup
 
 import (
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -132,16 +133,16 @@ func scan(root string, exclude []string) (map[Log][]File, error) {
 // inOrder sorts files, oldest first and the one that is written last. Where a file and its compressed copy are both
 // there, the copy is left out: the kubelet is about to remove the file.
 func inOrder(files []File) []File {
-	slices.SortFunc(files, func(a, b File) int {
-		if (a.Rotated == "") != (b.Rotated == "") {
-			if a.Rotated == "" {
-				return 1
-			}
-			return -1
-		}
-		return strings.Compare(a.Path, b.Path)
-	})
+	slices.SortFunc(files, func(a, b File) int { return cmp.Or(byAge(a.Rotated, b.Rotated), strings.Compare(a.Path, b.Path)) })
 	return slices.CompactFunc(files, func(a, b File) bool { return a.Rotated != "" && a.Rotated == b.Rotated })
+}
+
+// byAge compares the times in the names of two files of a log: the older one is first, the one that is written last.
+func byAge(a, b string) int {
+	if (a == "") != (b == "") {
+		return strings.Compare(b, a)
+	}
+	return strings.Compare(a, b)
 }
 
 // excluded reports whether tail leaves a path out. tail's patterns match a slash with a `*` as well.

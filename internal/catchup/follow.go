@@ -156,12 +156,7 @@ func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (mi
 			there[v] = f
 		}
 	}
-	slices.SortStableFunc(t.versions, func(a, b *version) int {
-		if (a.rotated == "") != (b.rotated == "") {
-			return map[bool]int{true: 1, false: -1}[a.rotated == ""]
-		}
-		return strings.Compare(a.rotated, b.rotated)
-	})
+	slices.SortStableFunc(t.versions, func(a, b *version) int { return byAge(a.rotated, b.rotated) })
 	for i, v := range t.versions {
 		f, exists := there[v]
 		if exists && !f.Gzip {
@@ -258,7 +253,7 @@ func (t *tracker) version(f File, files []File) *version {
 // them, for it may be rotated by then.
 func (t *tracker) rows(log Log, in state) (rows []Row) {
 	for _, v := range t.versions {
-		if v.state == in && v.inode != 0 || v.state == waiting && in == waiting {
+		if v.state == in && (v.inode != 0 || in == waiting) {
 			rows = append(rows, Row{Name: log.file(v.rotated), Inode: v.inode, Offset: v.from, Created: v.seen.Truncate(time.Second)})
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/folder"
 )
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
@@ -43,48 +44,37 @@ func lay(dir string, log Log, u Unread) (n int64, err error) {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return 0, err
 	}
-	out, err := os.CreateTemp(filepath.Dir(to), ".laying-*")
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, out.Close(), os.Remove(out.Name()))
+	err = folder.Replace(to, func(out io.Writer) error {
+		last := lastByte('\n')
+		w := bufio.NewWriterSize(io.MultiWriter(out, &last), 64<<10)
+		// What can be decompressed of a damaged file is delivered; the rest is not there any more.
+		if n, err = io.Copy(w, in); err != nil && !damaged(err) {
+			return err
 		}
-	}()
-	last := lastByte('\n')
-	w := bufio.NewWriterSize(io.MultiWriter(out, &last), 64<<10)
-	n, err = io.Copy(w, in)
-	if damaged(err) {
-		// What can be decompressed is delivered; the rest is not there any more.
-		err = nil
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		if n == 0 {
+			return errNothing
+		}
+		if last != '\n' {
+			// tail waits for the end of a line, and nothing more is going to be written here.
+			_, err := io.WriteString(out, "\n")
+			return err
+		}
+		return nil
+	})
+	if errors.Is(err, errNothing) {
+		return 0, nil
 	}
 	if err != nil {
-		return 0, err
-	}
-	if err = w.Flush(); err != nil {
-		return 0, err
-	}
-	if n == 0 {
-		return 0, errors.Join(out.Close(), os.Remove(out.Name()))
-	}
-	if last != '\n' {
-		// tail waits for the end of a line, and nothing more is going to be written here.
-		if _, err = out.WriteString("\n"); err != nil {
-			return 0, err
-		}
-	}
-	if err = out.Sync(); err != nil {
-		return 0, err
-	}
-	if err = out.Close(); err != nil {
-		return 0, err
-	}
-	if err = os.Rename(out.Name(), to); err != nil {
 		return 0, err
 	}
 	return n, syncDir(filepath.Dir(to))
 }
+
+// errNothing says that a file has nothing unread.
+var errNothing = errors.New("nothing is unread")
 
 // damaged reports whether an error says that compressed bytes are none, or end too early.
 func damaged(err error) bool {
@@ -102,15 +92,15 @@ const (
 )
 
 func roomFor(dir string, f File) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
+	free, size, err := folder.Room(dir)
+	if err != nil {
 		return err
 	}
-	size := f.Size
+	need := f.Size
 	if f.Gzip {
-		size *= inflated
+		need *= inflated
 	}
-	if free := float64(st.Bavail)*float64(st.Bsize) - float64(size); free < reserve*float64(st.Blocks)*float64(st.Bsize) {
+	if float64(free)-float64(need) < reserve*float64(size) {
 		return errNoRoom
 	}
 	return nil
@@ -118,7 +108,7 @@ func roomFor(dir string, f File) error {
 
 // sweep removes what a launcher that was killed has left half written.
 func sweep(dir string) {
-	for _, pattern := range []string{".unread-*", "*/*/.laying-*"} {
+	for _, pattern := range []string{snapshotName + ".*", "*/*/*.log.*"} {
 		paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is a literal
 		for _, p := range paths {
 			_ = os.Remove(p)

@@ -127,7 +127,7 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 		// first that was rotated since.
 		at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
 		// A name tells the second only: the one before it may be the file as well, where no row is about that.
-		if at > 0 && taken[at-1] == nil && files[at-1].At.Equal(r.Created) && at > 1 && taken[at-2] != nil {
+		if at > 1 && files[at-1].At.Equal(r.Created) && taken[at-1] == nil && taken[at-2] != nil {
 			at--
 		}
 		if at >= 0 && (files[at].Gzip || files[at].Inode == r.Inode) {

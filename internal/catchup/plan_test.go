@@ -291,7 +291,7 @@ func TestADamagedFileIsLostAloneAndToldOnce(t *testing.T) {
 func TestWhatAKilledLauncherLeftIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	layout(t, dir, map[string]string{"0.log": ""})
-	left := []string{filepath.Join(dir, "catch-up", ".unread-1"), filepath.Join(dir, "catch-up", podDir, "app", ".laying-1")}
+	left := []string{filepath.Join(dir, "catch-up", snapshotName+".1"), filepath.Join(dir, "catch-up", podDir, "app", "0."+at(5)+".log.1")}
 	for _, path := range left {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, nil, 0o600))

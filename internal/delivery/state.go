@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/folder"
 )
 
 // The file of a ledger: the header, entries, and the SHA-256 of all before it.
@@ -42,22 +44,10 @@ func (d *Deliverer) Save(path, whose string) (chunks int, err error) {
 		}
 		return 0, nil
 	}
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // once renamed, there is nothing of that name
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
+	err = folder.Replace(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
 	return chunks, err
 }
 

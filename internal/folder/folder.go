@@ -5,6 +5,7 @@ package folder
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -107,6 +108,26 @@ func Prove(path string) error {
 		return fault("remove a file in it", err)
 	}
 	return nil
+}
+
+// Replace makes a file of what write writes, or replaces it, whole or not at all: under another name beside it, whose
+// beginning is the file's name and a dot, synced, and renamed. An error of write's is returned as it is.
+func Replace(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // once renamed, there is nothing of that name
+	if err = write(f); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
 }
 
 // Room is what the file system of a path has, in bytes: free is what this process may still

@@ -2,6 +2,7 @@ package folder
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -118,4 +119,29 @@ func TestEveryCauseHasItsRemedy(t *testing.T) {
 func TestRoomOfAPathThatIsNotThere(t *testing.T) {
 	_, _, err := Room(filepath.Join(t.TempDir(), "none"))
 	require.ErrorContains(t, err, "failed to ask for the room of")
+}
+
+func TestAFileIsReplacedWholeOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x")
+	text := func(s string, err error) func(io.Writer) error {
+		return func(w io.Writer) error {
+			_, _ = io.WriteString(w, s)
+			return err
+		}
+	}
+	require.NoError(t, Replace(path, text("first", nil)))
+	failed := errors.New("half of it")
+	require.Equal(t, failed, Replace(path, text("sec", failed)))
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "first", string(got))
+	require.NoError(t, Replace(path, text("second", nil)))
+	got, err = os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "second", string(got))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1, "nothing is left beside it")
+	require.ErrorIs(t, Replace(filepath.Join(dir, "none", "x"), text("", nil)), os.ErrNotExist)
 }

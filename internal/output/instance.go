@@ -84,7 +84,7 @@ type Instance struct {
 	stop    context.CancelFunc
 	watched sync.WaitGroup
 
-	leaving leaving
+	leaving *leaving
 	// refused are the chunks on disk that Fluent Bit refused when it started.
 	refused []string
 }

@@ -3,7 +3,6 @@ package output
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,26 +18,25 @@ var errLeaving = errors.New("the end of Fluent Bit: the chunk stays in its stora
 type leaving struct {
 	ctx    context.Context // ends when no flush may send any more
 	cancel context.CancelFunc
-	once   *sync.Once
-	told   *atomic.Bool
+	told   atomic.Bool
 }
 
-func newLeaving() leaving {
-	ctx, cancel := context.WithCancel(context.Background())
-	return leaving{ctx: ctx, cancel: cancel, once: new(sync.Once), told: new(atomic.Bool)}
+func newLeaving() *leaving {
+	l := new(leaving)
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
 }
 
 // Leave says that Fluent Bit was asked to end, and takes within at most. For half of that time events are sent as ever.
 // Then every flush returns at once and gives back what no call is under way with; the other half is for the answers
 // to those calls. So what was accepted is known when the ledger is written at Close. It returns at once.
 func (i *Instance) Leave(within time.Duration) {
-	i.leaving.once.Do(func() {
-		i.leaving.told.Store(true)
+	if i.leaving.told.CompareAndSwap(false, true) {
 		time.AfterFunc(within/2, i.leaving.cancel)
-	})
+	}
 }
 
-func (l leaving) closeTimeout() time.Duration {
+func (l *leaving) closeTimeout() time.Duration {
 	if l.told.Load() {
 		return leaveCloseTimeout
 	}
