@@ -52,7 +52,7 @@ type Options struct {
 	LogMonitorInterval time.Duration
 	// AWS is the stand-in's configuration. Region and Hosts are set here.
 	AWS fakeaws.Config
-	// Log is told what takes time.
+	// Log gets the steps that take time.
 	Log func(format string, args ...any)
 }
 
