@@ -22,9 +22,8 @@ type leaving struct {
 }
 
 func newLeaving() *leaving {
-	l := new(leaving)
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	return l
+	ctx, cancel := context.WithCancel(context.Background())
+	return &leaving{ctx: ctx, cancel: cancel}
 }
 
 // Leave says that Fluent Bit was asked to end, and takes within at most. For half of that time events are sent as ever.
