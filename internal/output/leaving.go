@@ -22,7 +22,7 @@ type leaving struct {
 }
 
 func newLeaving() *leaving {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:gosec // Leave calls it
 	return &leaving{ctx: ctx, cancel: cancel}
 }
 
