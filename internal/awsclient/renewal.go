@@ -184,19 +184,19 @@ func (r *renewal) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	seen := r.look(now, filesEvery)
 	switch {
 	case h == nil:
-		return r.need(ctx, r.begin(CauseFirst, now, seen))
+		return r.need(ctx, r.begin(CauseFirst, h, seen))
 	case h.over(r.byAWS(now)):
-		return r.need(ctx, r.begin(CauseExpiring, now, seen))
+		return r.need(ctx, r.begin(CauseExpiring, h, seen))
 	case seen == replaced:
-		return r.want(ctx, r.begin(CauseChanged, now, seen))
+		return r.want(ctx, r.begin(CauseChanged, h, seen))
 	case h.refused.Load():
-		c, err := r.want(ctx, r.begin(CauseRefused, now, seen))
+		c, err := r.want(ctx, r.begin(CauseRefused, h, seen))
 		if err == nil && !r.try(now) {
 			err = r.refusal()
 		}
 		return c, err
 	case !h.renew.IsZero() && !r.byAWS(now).Before(h.renew):
-		r.begin(CauseExpiring, now, seen)
+		r.begin(CauseExpiring, h, seen)
 	}
 	return h.Credentials, nil
 }
@@ -275,24 +275,33 @@ func (r *renewal) look(now time.Time, every time.Duration) change {
 	return r.source.look()
 }
 
-// begin starts an attempt, and returns what is closed at its end: nil where the bound allows
-// none now. A source that changed is asked at once, and denials have a bound of their own.
-func (r *renewal) begin(why Cause, now time.Time, seen change) <-chan struct{} {
+// begin starts an attempt because of the credentials h, and returns what is closed at its end: nil
+// where the bound allows none now, or others have taken h's place. A source that changed is asked
+// at once.
+func (r *renewal) begin(why Cause, h *held, seen change) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.asking != nil {
+	switch free := seen == replaced || seen == askable && r.err != nil; {
+	case r.asking != nil:
 		return r.asking
-	}
-	if free := seen == replaced || seen == askable && r.err != nil || why == CauseDenied; !free && !r.due(now) {
+	case seen == unchanged && r.cur.Load() != h:
+		return nil
+	case !free && !r.due(r.now()):
 		return nil
 	}
+	return r.start(why)
+}
+
+// start starts an attempt where none is under way. The caller holds the lock.
+func (r *renewal) start(why Cause) <-chan struct{} {
 	done := make(chan struct{})
 	r.asking, r.why = done, why
 	go r.attempt(why, done)
 	return done
 }
 
-// due says whether the bound allows an attempt. The caller holds the lock.
+// due says whether the bound allows an attempt. now was read under the lock, which the caller
+// holds: an earlier time would look like a clock that was set back.
 func (r *renewal) due(now time.Time) bool {
 	return r.asked.IsZero() || now.Before(r.asked) || now.Sub(r.asked) >= r.gap
 }
@@ -374,9 +383,12 @@ func (r *renewal) accepted(key func() string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.cur.Load() != h {
+		return
+	}
 	h.worked.Store(true)
 	h.refused.Store(false)
-	if r.err == nil && r.cur.Load() == h {
+	if r.err == nil {
 		r.attempts, r.gap = 0, min(r.gap, askGap)
 	}
 	r.trouble.Store(false)
@@ -386,6 +398,8 @@ func (r *renewal) accepted(key func() string) {
 // others, or with what the source says then; renewed, that the source had been asked for the
 // refused ones because those before them were refused.
 func (r *renewal) refused(key string, answer smithy.APIError) (again, renewed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	h := r.cur.Load()
 	switch {
 	case h == nil:
@@ -393,8 +407,6 @@ func (r *renewal) refused(key string, answer smithy.APIError) (again, renewed bo
 	case h.AccessKeyID != key:
 		return true, false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	h.refused.Store(true)
 	r.trouble.Store(true)
 	r.answer = smithy.GenericAPIError{Code: answer.ErrorCode(), Message: answer.ErrorMessage(), Fault: answer.ErrorFault()}
@@ -410,6 +422,8 @@ func (r *renewal) refused(key string, answer smithy.APIError) (again, renewed bo
 // role then denies what is older than a moment), another is asked for, in the background: other
 // calls may be allowed, and do not wait for it.
 func (r *renewal) denied(key string) (again bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	h := r.cur.Load()
 	switch {
 	case h == nil:
@@ -418,25 +432,22 @@ func (r *renewal) denied(key string) (again bool) {
 		return true
 	case h.SessionToken == "" || r.source.fixed():
 		return false
+	case r.asking != nil:
+		return r.why == CauseDenied
 	}
 	now := r.now()
-	r.mu.Lock()
-	underWay := r.asking != nil && r.why == CauseDenied
 	if !r.lastDeny.IsZero() && now.Sub(r.lastDeny) > 2*maxDeniedGap {
 		r.denials = 0
 	}
 	gap := min(deniedGap<<min(r.denials, 10), maxDeniedGap)
 	// Credentials that never worked are denied what they were never allowed.
-	due := (h.worked.Load() || now.Sub(h.got) >= deniedGap) && (r.lastDeny.IsZero() || now.Sub(r.lastDeny) >= gap) && r.asking == nil
+	due := (h.worked.Load() || now.Sub(h.got) >= deniedGap) && (r.lastDeny.IsZero() || now.Sub(r.lastDeny) >= gap)
 	if due {
 		r.denials++
 		r.lastDeny = now
+		r.start(CauseDenied)
 	}
-	r.mu.Unlock()
-	if due {
-		return r.begin(CauseDenied, now, unchanged) != nil
-	}
-	return underWay
+	return due
 }
 
 // RefusedError says that AWS refused the credentials that a call was signed with, or may have.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
@@ -616,6 +617,27 @@ func TestManyRefusedCallsAskOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	require.Len(t, w.AssumedRoles(), 2)
+}
+
+// A call that was refused, and comes to ask when others have just been got, does not ask again: it
+// goes by what there is when it asks, not by what there was when it began.
+func TestACallThatComesLateAsksNoMore(t *testing.T) {
+	w := rotation(t)
+	own, _, _ := w.assuming()
+	c := own.As(Role{ARN: logsRole})
+	require.NoError(t, w.put(c))
+	r := c.identity
+	before := r.cur.Load()
+	w.pass(maxAskGap)
+	w.ExpireSessions(logsRole)
+	w.refusedOnce(c)
+	require.NoError(t, w.put(c))
+	require.NotSame(t, before, r.cur.Load())
+	require.Nil(t, r.begin(CauseRefused, before, unchanged))
+	again, _ := r.refused(before.AccessKeyID, &smithy.GenericAPIError{Code: "ExpiredTokenException"})
+	require.True(t, again, "the next call is signed with the others")
+	require.False(t, r.cur.Load().refused.Load())
 	require.Len(t, w.AssumedRoles(), 2)
 }
 
