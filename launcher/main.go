@@ -110,7 +110,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		log.Error("the catch-up folder cannot be used", "error", err)
 		return exitUsage
 	}
-	locked, err := lock(filepath.Join(o.dir, "lock"), signals, log)
+	locked, err := lock(o.dir, signals, log)
 	if err != nil {
 		log.Error("the catch-up folder cannot be locked", "error", err)
 		return exitUsage
@@ -152,7 +152,7 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		// Fluent Bit reads on all the same: an agent that does not start loses more.
 		log.Error("what was rotated while no agent ran is not delivered", "error", err)
 	}
-	// Laying down may take a while, and an end that was asked for meanwhile needs no Fluent Bit.
+	// An end that was asked for meanwhile needs no Fluent Bit.
 	for waiting := true; waiting; {
 		select {
 		case s := <-signals:
@@ -217,6 +217,9 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		select {
 		case s := <-signals:
 			if s == syscall.SIGTERM || s == syscall.SIGINT {
+				if follower != nil {
+					follower.Leave(cmd.Process.Pid)
+				}
 				if err := to.Send(link.Message{Leave: o.grace}); err != nil {
 					log.Debug("the plugin is not told", "error", err)
 				}
@@ -237,10 +240,10 @@ func status(state *os.ProcessState, log *slog.Logger) int {
 	return state.ExitCode()
 }
 
-// lock keeps two agents from using one state: the older one has it until it has ended. The file is nil where this one
-// is asked to end while it waits.
-func lock(path string, signals <-chan os.Signal, log *slog.Logger) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// lock keeps two agents from using one state, by the folder itself, for which a full volume has room: the older one
+// has it until it has ended. The file is nil where this one is asked to end while it waits.
+func lock(dir string, signals <-chan os.Signal, log *slog.Logger) (*os.File, error) {
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +256,7 @@ func lock(path string, signals <-chan os.Signal, log *slog.Logger) (*os.File, er
 			return nil, errors.Join(err, f.Close())
 		}
 		if !told {
-			log.Warn("another agent uses this node's state; waiting for its end", "lock", path)
+			log.Warn("another agent uses this node's state; waiting for its end", "folder", dir)
 		}
 		select {
 		case s := <-signals:

@@ -144,7 +144,7 @@ func TestASecondAgentWaitsForTheFirst(t *testing.T) {
 	second := make(chan locked)
 	log := logger(&said)
 	go func() {
-		f, err := lock(filepath.Join(dir, "catch-up", "lock"), signals, log)
+		f, err := lock(filepath.Join(dir, "catch-up"), signals, log)
 		second <- locked{f, err}
 	}()
 	require.Eventually(t, func() bool { return strings.Contains(said.String(), "another agent uses this node's state") }, time.Minute, time.Millisecond)
@@ -154,7 +154,7 @@ func TestASecondAgentWaitsForTheFirst(t *testing.T) {
 	require.NoError(t, got.err)
 	require.Nil(t, got.f)
 	go func() {
-		f, err := lock(filepath.Join(dir, "catch-up", "lock"), signals, log)
+		f, err := lock(filepath.Join(dir, "catch-up"), signals, log)
 		second <- locked{f, err}
 	}()
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))

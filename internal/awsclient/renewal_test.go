@@ -631,7 +631,7 @@ func TestACallThatComesLateAsksNoMore(t *testing.T) {
 	before := r.cur.Load()
 	w.pass(maxAskGap)
 	w.ExpireSessions(logsRole)
-	w.refusedOnce(c)
+	require.NotNil(t, w.refusedOnce(c))
 	require.NoError(t, w.put(c))
 	require.NotSame(t, before, r.cur.Load())
 	require.Nil(t, r.begin(CauseRefused, before, unchanged))

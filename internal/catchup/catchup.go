@@ -7,17 +7,16 @@ package catchup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/eks-tenant-logs/eks-tenant-logs/internal/folder"
 	"github.com/eks-tenant-logs/eks-tenant-logs/internal/link"
 )
 
@@ -37,31 +36,27 @@ type Config struct {
 	Now func() time.Time
 	// Report gets each file that was caught up or lost. It must not block.
 	Report func(link.Report)
+
+	identify statter // replaces stat in tests
 }
 
 // Follower cares for the logs of one node, beside one agent.
 type Follower struct {
-	cfg      Config
+	cfg  Config
+	work chan struct{} // there may be something to copy
+	soon chan struct{} // a look is due
+
+	mu       sync.Mutex
 	trackers map[Log]*tracker
-	pending  []pending // could not be laid down yet
-	snapshot bool      // the file is there
+	leaving  bool
+	written  *journal // as it is on the disk; nil where it is not
+	touched  time.Time
 	finished map[string]time.Time
 }
 
-type pending struct {
-	log Log
-	Unread
-	told bool // that it cannot be copied at the moment
-}
-
 const (
-	// snapshotName is the file that keeps, from before the agent starts until it has opened every log, what its
-	// database said. The agent deletes rows of files that are rotated away at its start.
-	snapshotName = "unread.json"
-	// settle is how long the agent may take to open all logs, before what waits is forgotten at its next start.
-	settle = time.Minute
 	// quickly and slowly are how often files are looked at: quickly while the agent starts, for what is rotated
-	// then may be compressed a second later.
+	// then may be compressed a second later, and while it ends.
 	quickly, slowly = 100 * time.Millisecond, time.Second
 	starting        = 10 * time.Second
 	// readFor is how long a file must have been read to its end before it is removed: tail has its lines in chunks
@@ -71,94 +66,141 @@ const (
 	reopening = time.Second
 )
 
-type snapshot struct {
-	// Rows are of what was unread, and Opened of what the agent had open.
-	Rows   []Row `json:"rows"`
-	Opened []Row `json:"opened,omitempty"`
-	// Seen are the times in the names of each log's files that were read, or laid down.
-	Seen map[Log][]string `json:"seen,omitempty"`
-}
-
-// Prepare finds out what is unread and lays it down. No agent may be running on the same state. Logs that cannot be
-// cared for are told and left out; an error means that nothing is laid down.
+// Prepare finds out what is unread, and writes it down; Follow lays it down. No agent may be running on the same state.
+// Logs that cannot be cared for are told and left out; an error means that nothing is going to be laid down.
 func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
-	f := &Follower{cfg: cfg, trackers: map[Log]*tracker{}, finished: map[string]time.Time{}}
+	f := &Follower{cfg: cfg, work: make(chan struct{}, 1), soon: make(chan struct{}, 1), trackers: map[Log]*tracker{}, finished: map[string]time.Time{}}
 	if f.cfg.Report == nil {
 		f.cfg.Report = func(link.Report) {}
 	}
 	if f.cfg.Now == nil {
 		f.cfg.Now = time.Now
 	}
+	if f.cfg.identify == nil {
+		f.cfg.identify = stat
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	sweep(cfg.Dir)
+	j, journaling, err := f.readJournal()
+	if err != nil {
+		return nil, fmt.Errorf("failed to read %s: %w", f.journalPath(), err)
+	}
+	if journaling {
+		now := time.Now() // reading the database may write to it
+		_ = os.Chtimes(f.journalPath(), now, now)
+	}
 	rows, err := readRows(ctx, cfg.DB)
 	if err != nil {
 		return nil, fmt.Errorf("failed to read tail's database %s: %w", cfg.DB, err)
 	}
-	before, err := f.readSnapshot()
-	if err != nil {
-		return nil, err
+	of := byLog(rows, cfg.Logs)
+	known := past{before: nothing}
+	switch {
+	case journaling:
+		known.before = journaled
+	case len(of) > 0:
+		known.before = tails
 	}
-	of, old, opened := byLog(rows, cfg.Logs), byLog(before.Rows, cfg.Logs), byLog(before.Opened, cfg.Logs)
-	known := len(of)+len(old) > 0
 	logs, err := f.whole(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("failed to list %s: %w", cfg.Logs, err)
 	}
-	var keep []Row
-	var todo []pending
-	now := f.cfg.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for log, files := range logs {
-		mine := merged(files, of[log], opened[log], old[log])
-		seen := map[string]bool{}
-		for _, rotated := range before.Seen[log] {
-			seen[rotated] = true
+		known.rows = of[log]
+		t := &tracker{}
+		for _, e := range j.Logs[log] {
+			t.versions = append(t.versions, e.version())
 		}
-		p, err := plan(files, mine, known, seen, sameContent, firstLine)
+		t.find(files, &known)
+		p, err := plan(files, known, sameContent, firstLine)
 		if err != nil {
 			cfg.Log.Error("what was not read of a log cannot be found out; what was rotated while no agent ran is not delivered", "log", string(log), "error", err)
-			continue
+			p = Plan{Current: Unread{File: files[len(files)-1]}}
 		}
 		for _, g := range p.Gaps {
-			f.lost(log, 0, "its last file was rotated and removed while no agent ran", "opened", g.Row.Created.UTC().Format(time.RFC3339))
+			f.lost(log, g.Bytes, "its file was rotated and removed while no agent ran", "opened", g.Opened.UTC().Format(time.RFC3339))
 		}
-		t := &tracker{}
-		for _, file := range files {
-			v := &version{inode: file.Inode, rotated: file.Rotated, size: file.Size, state: done, seen: now}
-			if file.Gzip {
-				v.inode = 0
-			}
-			t.versions = append(t.versions, v)
+		f.trackers[log] = p.tracker(files, known.of, f.cfg.Now())
+		f.trackers[log].behead(f.cfg.identify)
+	}
+	for log, entries := range j.Logs {
+		if _, there := logs[log]; there {
+			continue
 		}
-		if c := p.Current; c.File.Path != "" {
-			v := t.versions[len(t.versions)-1]
-			v.state, v.from = waiting, c.From
-			if c.From == 0 {
-				mine = append(mine, Row{Name: string(log), Inode: c.File.Inode, Created: now})
-			}
+		gone := past{before: journaled, rows: of[log]}
+		for _, e := range entries {
+			gone.gone = append(gone.gone, e.version())
 		}
-		f.trackers[log] = t
-		keep = append(keep, mine...)
-		for _, u := range p.Unread {
-			todo = append(todo, pending{log: log, Unread: u})
+		p, _ := plan(nil, gone, sameContent, firstLine) // there is nothing to read
+		for _, g := range p.Gaps {
+			f.lost(log, g.Bytes, "its pod was removed while no agent ran", "opened", g.Opened.UTC().Format(time.RFC3339))
 		}
 	}
-	if err := f.writeSnapshot(snapshot{Rows: keep, Seen: before.Seen}); err != nil {
+	if err := f.writeJournal(); err != nil {
 		cfg.Log.Error("what is unread cannot be written down; should the agent be killed before it has opened all files, the rest is not delivered", "error", err)
 	}
-	for _, u := range todo {
-		f.lay(u)
-	}
 	return f, nil
+}
+
+// find matches a log's files with the versions of the journal.
+func (t *tracker) find(files []File, known *past) {
+	known.of, known.gone = make([]*version, len(files)), nil
+	ids := make([]FileID, len(t.versions))
+	for i, v := range t.versions {
+		ids[i] = v.id
+	}
+	for i, file := range files {
+		v := t.version(file)
+		if v == nil || slices.Contains(known.of, v) {
+			continue
+		}
+		if file.Rotated != v.rotated && !file.Gzip && file.ID.Born == 0 && v.head.Size == 0 {
+			continue // an inode is all that says it, which may be another's by now
+		}
+		known.of[i] = v
+	}
+	for i, v := range t.versions {
+		v.id = ids[i] // rows are of that time
+		if !slices.Contains(known.of, v) {
+			known.gone = append(known.gone, v)
+		}
+	}
+}
+
+// tracker is what there is to look after when the agent starts.
+func (p Plan) tracker(files []File, of []*version, now time.Time) *tracker {
+	t := &tracker{}
+	for i, file := range files {
+		v := &version{seen: now}
+		if of[i] != nil {
+			v.seen, v.head, v.size = of[i].seen, of[i].head, of[i].size
+		}
+		v.rotated, v.file, v.state = file.Rotated, file, done
+		if !file.Gzip {
+			v.id, v.size = file.ID, file.Size
+		}
+		if file.Rotated == "" {
+			v.state, v.from = waiting, p.Current.From
+		}
+		for _, u := range p.Unread {
+			if u.File.Path == file.Path {
+				v.state, v.from = due, u.From
+			}
+		}
+		t.versions = append(t.versions, v)
+	}
+	return t
 }
 
 // whole lists all logs. Between a rotation and the runtime's new file a log has no file that is written, and the
 // rotated one is not whole.
 func (f *Follower) whole(ctx context.Context) (map[Log][]File, error) {
 	for began := time.Now(); ; {
-		logs, err := scan(f.cfg.Logs, f.cfg.Exclude)
+		logs, err := scan(f.cfg.Logs, f.cfg.Exclude, f.cfg.identify)
 		if err != nil || time.Since(began) >= reopening || !rotating(logs) {
 			return logs, err
 		}
@@ -189,20 +231,17 @@ func rotating(logs map[Log][]File) bool {
 	return false
 }
 
-// Follow looks after the agent's reading until ctx ends. pid is the agent's process.
+// Follow looks after the agent's reading, and lays down what it does not read, until ctx ends. pid is the agent's process.
 func (f *Follower) Follow(ctx context.Context, pid int) {
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		f.copying(ctx)
+	}()
+	defer func() { <-copied }()
 	began, failed := time.Now(), false
 	for {
-		every := slowly
-		if time.Since(began) < starting {
-			every = quickly
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(every):
-		}
-		err := f.look(pid, time.Since(began) > settle)
+		err := f.look(pid)
 		if isNotExist(err) {
 			err = nil // the agent has ended, and ctx ends soon
 		}
@@ -210,97 +249,155 @@ func (f *Follower) Follow(ctx context.Context, pid int) {
 			f.cfg.Log.Warn("what Fluent Bit has open cannot be compared with containers' log files: a file that is rotated before Fluent Bit opens it is not delivered", "error", err)
 		}
 		failed = err != nil
+		every := slowly
+		f.mu.Lock()
+		if time.Since(began) < starting || f.leaving {
+			every = quickly
+		}
+		f.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.soon:
+		case <-time.After(every):
+		}
+	}
+}
+
+// copying lays down what is due as soon as it is. What fails is tried again.
+func (f *Follower) copying(ctx context.Context) {
+	for {
+		f.copy(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.work:
+		case <-time.After(slowly):
+		}
+	}
+}
+
+// Leave says that the agent, which has this process, is about to be told to end. It stops reading then, some tenths of
+// a second before it closes its files: how far it has read is looked at often. What it has closed before is seen here.
+func (f *Follower) Leave(pid int) {
+	_ = f.look(pid) // Follow has told of an error
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaving = true
+	wake(f.soon)
+}
+
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is awake
 	}
 }
 
 // Stop writes down what the agent has left unread, once it has ended. Follow must have returned.
 func (f *Follower) Stop() error {
-	s := snapshot{Seen: map[Log][]string{}}
-	for log, t := range f.trackers {
-		s.Rows = append(s.Rows, t.rows(log, waiting)...)
-		s.Opened = append(s.Opened, t.rows(log, read)...)
-		if seen := t.seen(); len(seen) > 0 {
-			s.Seen[log] = seen
-		}
-	}
-	for _, u := range f.pending {
-		s.Rows = append(s.Rows, Row{Name: u.log.file(u.File.Rotated), Inode: u.File.Inode, Offset: u.From, Created: f.cfg.Now()})
-	}
-	return f.writeSnapshot(s)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.written = nil // sizes count as well
+	return f.writeJournal()
 }
 
-// look takes in what is there once. late says that the agent's start is over.
-func (f *Follower) look(pid int, late bool) error {
-	// First what is open, then what is on the disk: a file that is rotated in between is known by its inode.
-	open, err := opened(pid, f.cfg.Logs, f.cfg.Dir)
+// look takes in what is there once.
+func (f *Follower) look(pid int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// First what is open, then what is on the disk: a file that is rotated in between is known by its ID.
+	open, err := opened(pid, f.cfg.identify, f.cfg.Logs, f.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	logs, err := scan(f.cfg.Logs, f.cfg.Exclude)
+	logs, err := scan(f.cfg.Logs, f.cfg.Exclude, f.cfg.identify)
 	if err != nil {
 		return err
 	}
-	ofLog := map[Log]map[uint64]reading{}
-	for inode, r := range open {
+	ofLog := map[Log]map[FileID]reading{}
+	for id, r := range open {
 		if log, _, _, ok := split(r.Name); ok {
 			if ofLog[log] == nil {
-				ofLog[log] = map[uint64]reading{}
+				ofLog[log] = map[FileID]reading{}
 			}
-			ofLog[log][inode] = r
+			ofLog[log][id] = r
 		}
 	}
-	settled := len(f.pending) == 0
-	for log, files := range logs {
-		t := f.trackers[log]
-		if t == nil {
-			t = &tracker{}
-			f.trackers[log] = t
+	for log := range logs {
+		if f.trackers[log] == nil {
+			f.trackers[log] = &tracker{}
 		}
-		missed, lost := t.look(files, ofLog[log], f.cfg.Now())
-		for _, u := range missed {
-			f.lay(pending{log: log, Unread: u})
-		}
-		for _, v := range lost {
+	}
+	for log, t := range f.trackers {
+		t.leaving = f.leaving
+		for _, v := range t.look(logs[log], ofLog[log], f.cfg.Now()) {
 			f.lost(log, v.size-v.from, "a file was rotated and removed before the agent had read it")
 		}
-		settled = settled && t.settled()
-	}
-	for log := range f.trackers {
-		if _, there := logs[log]; !there {
+		t.behead(f.cfg.identify)
+		if len(t.versions) == 0 {
 			delete(f.trackers, log)
 		}
-	}
-	again := f.pending
-	f.pending = nil
-	for _, u := range again {
-		f.lay(u)
-	}
-	if f.snapshot && (settled || late && len(f.pending) == 0) {
-		if err := os.Remove(f.snapshotPath()); err == nil || isNotExist(err) {
-			f.snapshot = false
+		for _, v := range t.versions {
+			if v.state == due {
+				wake(f.work)
+			}
 		}
 	}
-	return f.clear(open)
+	return errors.Join(f.writeJournal(), f.clear(open))
 }
 
-// lay lays one file down; where that fails, it is tried again.
-func (f *Follower) lay(u pending) {
-	n, err := lay(f.cfg.Dir, u.log, u.Unread)
+// copy lays down what is due. The lock is not held meanwhile: a copy takes as long as it takes.
+func (f *Follower) copy(ctx context.Context) {
+	type piece struct {
+		log Log
+		v   *version
+		u   Unread
+	}
+	var pieces []piece
+	f.mu.Lock()
+	for log, t := range f.trackers {
+		for _, v := range t.versions {
+			if v.state == due {
+				pieces = append(pieces, piece{log, v, Unread{v.file, v.from}})
+			}
+		}
+	}
+	f.mu.Unlock()
+	for _, p := range pieces {
+		n, err := lay(ctx, f.cfg.Dir, p.log, p.u)
+		if ctx.Err() != nil {
+			return // what is not laid down is due at the next start
+		}
+		f.mu.Lock()
+		f.laid(p.log, p.v, p.u, n, err)
+		f.mu.Unlock()
+	}
+	if len(pieces) > 0 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		_ = f.writeJournal() // the next look says why it cannot be written
+	}
+}
+
+// laid takes in what came of laying a version down.
+func (f *Follower) laid(log Log, v *version, u Unread, n int64, err error) {
+	if err == nil || isNotExist(err) || damaged(err) {
+		v.state = done
+	}
 	switch {
 	case err == nil && n > 0:
-		ns, pod, container := u.log.parts()
+		ns, pod, container := log.parts()
 		f.cfg.Log.Info("a file that was rotated while no agent read it is delivered from its copy", "namespace", ns, "pod", pod, "container", container, "rotated", u.File.Rotated, "bytes", n)
 		f.cfg.Report(link.Report{Kind: link.CaughtUp, Namespace: ns, Pod: pod, Container: container, Bytes: n})
+	case err == nil:
 	case isNotExist(err):
-		f.lost(u.log, max(0, u.File.Size-u.From), "a file was removed before it could be copied")
+		f.lost(log, max(0, v.size-u.From), "a file was removed before it could be copied")
 	case damaged(err):
-		f.lost(u.log, 0, "a compressed file is damaged", "error", err)
-	case err != nil && u.told:
-		f.pending = append(f.pending, u)
-	case err != nil:
-		u.told = true
-		f.cfg.Log.Error("a file that was rotated while no agent read it cannot be copied; trying again", "log", string(u.log), "rotated", u.File.Rotated, "error", err)
-		f.pending = append(f.pending, u)
+		f.lost(log, 0, "a compressed file is damaged", "error", err)
+	case !v.told:
+		v.told = true
+		f.cfg.Log.Error("a file that was rotated while no agent read it cannot be copied; trying again", "log", string(log), "rotated", u.File.Rotated, "error", err)
 	}
 }
 
@@ -310,12 +407,8 @@ func (f *Follower) lost(log Log, bytes int64, why string, attrs ...any) {
 	f.cfg.Report(link.Report{Kind: link.Lost, Namespace: ns, Pod: pod, Container: container, Bytes: bytes})
 }
 
-// clear removes copies that were read to their end. While the snapshot is there they stay: should the agent end now,
-// the next start finds what they hold unread, and that it was laid down already.
-func (f *Follower) clear(open map[uint64]reading) error {
-	if f.snapshot {
-		return nil
-	}
+// clear removes copies that were read to their end.
+func (f *Follower) clear(open map[FileID]reading) error {
 	paths, err := laid(f.cfg.Dir)
 	if err != nil {
 		return err
@@ -323,12 +416,12 @@ func (f *Follower) clear(open map[uint64]reading) error {
 	finished := map[string]time.Time{}
 	var errs []error
 	for _, path := range paths {
-		info, err := os.Stat(path)
+		id, _, size, _, err := f.cfg.identify(path)
 		if err != nil {
 			continue
 		}
-		r, ok := open[inode(info)]
-		if !ok || r.Position < info.Size() {
+		r, ok := open[id]
+		if !ok || r.Position < size {
 			continue
 		}
 		since, ok := f.finished[path]
@@ -361,37 +454,4 @@ func (l Log) parts() (namespace, pod, container string) {
 		parts = append(parts, "")
 	}
 	return parts[0], parts[1], filepath.Base(dir)
-}
-
-func (f *Follower) snapshotPath() string { return filepath.Join(f.cfg.Dir, snapshotName) }
-
-func (f *Follower) readSnapshot() (s snapshot, err error) {
-	data, err := os.ReadFile(f.snapshotPath())
-	if err != nil {
-		if isNotExist(err) {
-			return s, nil
-		}
-		return s, err
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		f.cfg.Log.Error("the file that keeps what was unread at the last start is damaged, and is left out", "file", f.snapshotPath(), "error", err)
-		return snapshot{}, nil
-	}
-	return s, nil
-}
-
-func (f *Follower) writeSnapshot(s snapshot) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	err = folder.Replace(f.snapshotPath(), func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	f.snapshot = true
-	return syncDir(f.cfg.Dir)
 }

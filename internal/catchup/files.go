@@ -1,9 +1,11 @@
 package catchup
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +15,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
 )
 
 // How the kubelet names a container's files (pkg/kubelet/logs/container_log_manager.go): `0.log`, where 0 counts the
@@ -36,11 +41,43 @@ type File struct {
 	At time.Time
 	// Modified is when the file was written last.
 	Modified time.Time
-	// Inode and Size are the file's own: those of the compressed bytes where Gzip is true.
-	Inode uint64
-	Size  int64
-	Gzip  bool
+	// ID and Size are the file's own: those of the compressed bytes where Gzip is true.
+	ID   FileID
+	Size int64
+	Gzip bool
 }
+
+// FileID tells a file from every other, as long as its file system knows when files are made: an inode alone is used
+// again as soon as its file is gone, often by the next file of the same log.
+type FileID struct {
+	Inode uint64 `json:"inode"`
+	// Born is when the file was made, in nanoseconds since 1970; zero where the file system does not say.
+	Born int64 `json:"born,omitempty"`
+}
+
+// is reports whether two IDs can be one file's.
+func (id FileID) is(other FileID) bool {
+	return id.Inode != 0 && id.Inode == other.Inode && (id.Born == other.Born || id.Born == 0 || other.Born == 0)
+}
+
+// stat asks for what a path leads to.
+func stat(path string) (id FileID, mode uint32, size int64, modified time.Time, err error) {
+	var st unix.Statx_t
+	err = unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+	if err != nil {
+		return id, 0, 0, modified, &fs.PathError{Op: "statx", Path: path, Err: err}
+	}
+	id.Inode = st.Ino
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.Born = st.Btime.Sec*int64(time.Second) + int64(st.Btime.Nsec)
+	}
+	return id, uint32(st.Mode), int64(st.Size), time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)), nil //nolint:gosec // no file is that large
+}
+
+// statter is stat, or what takes its place in tests.
+type statter func(path string) (id FileID, mode uint32, size int64, modified time.Time, err error)
+
+func regular(mode uint32) bool { return mode&unix.S_IFMT == unix.S_IFREG }
 
 // Log names a container's log by the path of the file that is written: /var/log/pods/<pod>/<container>/<restarts>.log.
 type Log string
@@ -66,8 +103,8 @@ func date(logs map[Log][]File) {
 				continue
 			}
 			east := at.Sub(f.Modified).Round(15 * time.Minute)
-			if east.Abs() > 14*time.Hour {
-				continue // no zone is that far from UTC
+			if east.Abs() > 14*time.Hour || (at.Sub(f.Modified)-east).Abs() > time.Minute {
+				continue // no zone is that far from UTC; and a file that was written to later tells nothing
 			}
 			votes[east]++
 			if votes[east] > votes[offset(zone, f.Modified)] {
@@ -92,7 +129,7 @@ func offset(zone *time.Location, at time.Time) time.Duration {
 
 // scan lists the files of every container's log under root (/var/log/pods), oldest first. A file that goes away
 // meanwhile is left out. exclude are patterns of paths, as tail's exclude_path has them.
-func scan(root string, exclude []string) (map[Log][]File, error) {
+func scan(root string, exclude []string, identify statter) (map[Log][]File, error) {
 	logs := map[Log][]File{}
 	pods, err := os.ReadDir(root)
 	if err != nil {
@@ -115,11 +152,11 @@ func scan(root string, exclude []string) (map[Log][]File, error) {
 				if !ok || excluded(string(log), exclude) {
 					continue
 				}
-				info, err := os.Stat(path)
-				if err != nil || !info.Mode().IsRegular() {
+				id, mode, size, modified, err := identify(path)
+				if err != nil || !regular(mode) {
 					continue
 				}
-				logs[log] = append(logs[log], File{Path: path, Rotated: rotated, Modified: info.ModTime(), Inode: inode(info), Size: info.Size(), Gzip: gz})
+				logs[log] = append(logs[log], File{Path: path, Rotated: rotated, Modified: modified, ID: id, Size: size, Gzip: gz})
 			}
 		}
 	}
@@ -155,20 +192,13 @@ func excluded(path string, patterns []string) bool {
 	return false
 }
 
-func inode(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Ino
-	}
-	return 0
-}
-
 // open opens a file's content, decompressed, whatever the kubelet does to it between the scan and now: where the
 // file is gone, its compressed copy is read.
 func (f File) open() (io.ReadCloser, error) {
-	file, err := os.Open(f.Path)
+	file, err := openRegular(f.Path)
 	if errors.Is(err, fs.ErrNotExist) && f.Rotated != "" && !f.Gzip {
 		f.Path, f.Gzip = f.Path+gzipSuffix, true
-		file, err = os.Open(f.Path)
+		file, err = openRegular(f.Path)
 	}
 	if err != nil || !f.Gzip {
 		return file, err
@@ -178,6 +208,18 @@ func (f File) open() (io.ReadCloser, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return &gzipFile{z, file}, nil
+}
+
+// openRegular opens a file for reading, and nothing that could make the reader wait.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no file: %w", path, fs.ErrNotExist), err, f.Close())
+	}
+	return f, nil
 }
 
 type gzipFile struct {
@@ -202,4 +244,69 @@ func (f File) openAt(offset int64) (io.ReadCloser, error) {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
+}
+
+// Head is a mark by which a file's content is known again once it is compressed: the XXH3 hash of its first bytes.
+type Head struct {
+	Hash uint64 `json:"hash,omitempty"`
+	Size int    `json:"size,omitempty"`
+}
+
+// A head holds the time of the first line, which has nanoseconds.
+const minHead, maxHead = len(time.RFC3339Nano), 256
+
+// head reads the head of a file; the zero value where it is too short yet.
+func (f File) head() (Head, error) {
+	b := make([]byte, maxHead)
+	n, err := f.start(b)
+	if err != nil || n < minHead {
+		return Head{}, err
+	}
+	return Head{xxh3.Hash(b[:n]), n}, nil
+}
+
+// start reads the first bytes of a file.
+func (f File) start(b []byte) (n int, err error) {
+	in, err := f.open()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = in.Close() }()
+	n, err = io.ReadFull(in, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// of reports whether a file begins with it.
+func (h Head) of(f File) (bool, error) {
+	if h.Size <= 0 || h.Size > maxHead {
+		return false, nil
+	}
+	b := make([]byte, h.Size)
+	n, err := f.start(b)
+	if err != nil || n < h.Size {
+		return false, unlessGone(err)
+	}
+	return xxh3.Hash(b) == h.Hash, nil
+}
+
+// lineStart is the start of the line that an offset is in.
+func (f File) lineStart(offset int64) (int64, error) {
+	const longest = 64 << 10 // a runtime cuts lines at 16 KiB
+	from := max(0, offset-longest)
+	in, err := f.openAt(from)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = in.Close() }()
+	b := make([]byte, offset-from)
+	if _, err := io.ReadFull(in, b); err != nil {
+		return 0, err
+	}
+	if at := bytes.LastIndexByte(b, '\n'); at >= 0 {
+		return from + int64(at) + 1, nil
+	}
+	return from, nil
 }

@@ -3,6 +3,7 @@ package catchup
 import (
 	"bufio"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,30 +21,33 @@ type reading struct {
 	Position, Size int64
 }
 
-// opened lists the files below one of the folders that a process has open, by inode. It asks the kernel, not the
+// opened lists the files below one of the folders that a process has open. It asks the kernel, not the
 // process: /proc/<pid>/fd has them even after they were renamed or removed.
-func opened(pid int, below ...string) (map[uint64]reading, error) {
+func opened(pid int, identify statter, below ...string) (map[FileID]reading, error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	fds, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	open := map[uint64]reading{}
+	if len(fds) == 0 {
+		return nil, fs.ErrNotExist // it has ended, and is not waited for yet
+	}
+	open := map[FileID]reading{}
 	for _, fd := range fds {
 		link := filepath.Join(dir, fd.Name())
 		name, err := os.Readlink(link)
 		if err != nil || !within(name, below) {
 			continue
 		}
-		info, err := os.Stat(link)
-		if err != nil || !info.Mode().IsRegular() {
+		id, mode, size, _, err := identify(link)
+		if err != nil || !regular(mode) {
 			continue
 		}
 		position, reads, err := describe(filepath.Join("/proc", strconv.Itoa(pid), "fdinfo", fd.Name()))
 		if err != nil || !reads {
 			continue
 		}
-		open[inode(info)] = reading{Name: strings.TrimSuffix(name, " (deleted)"), Position: position, Size: info.Size()}
+		open[id] = reading{Name: strings.TrimSuffix(name, " (deleted)"), Position: position, Size: size}
 	}
 	return open, nil
 }
@@ -92,36 +96,112 @@ const (
 	waiting state = iota
 	// read: the agent has it open, or had.
 	read
+	// due: the agent does not read the rest. It is to be laid down.
+	due
 	// done: it was read before, laid down, or lost.
 	done
 )
 
 // version is one file of a log through its life: written, rotated, compressed, removed.
 type version struct {
-	inode   uint64
+	id      FileID
 	rotated string
 	from    int64     // unread from here on, where the agent never opens it
 	size    int64     // when it was seen last, uncompressed
-	seen    time.Time // first, and before its rotation where rotated is empty
+	seen    time.Time // first
+	head    Head
 	state   state
-	looks   int // since it is not written any more
+	looks   int // that found it to be left alone
 
-	position int64     // how far the agent had read when it was seen last
-	behind   time.Time // since when the agent has not read a rotated file to its end; zero where it has
+	file     File      // what it is on the disk; no Path where it is not
+	open     bool      // the agent had it open at the last look
+	position int64     // how far the agent had read then
+	behind   time.Time // since when the agent has not read a file to its end that is not written any more; zero where it has
+	told     bool      // that it cannot be copied at the moment
 }
 
-// tracker knows the versions of one log, oldest first.
-type tracker struct{ versions []*version }
+func (v *version) exists() bool { return v.file.Path != "" }
 
-// look takes in what is on the disk and what the agent has open of this log, and returns the versions that the agent
-// passed over: rotated away before it opened them, while it has a younger one open. Those are to be laid down. lost are
-// versions of that kind that are not on the disk any more.
-func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (missed []Unread, lost []*version) {
-	for inode, r := range open {
-		_, rotated, _, _ := split(r.Name)
-		v := t.byInode(inode, rotated)
+// tracker knows the versions of one log, oldest first.
+type tracker struct {
+	versions []*version
+	leaving  bool // the agent was told to end: that it closes a file says nothing
+}
+
+// look takes in what is on the disk and what the agent has open of this log. Versions that the agent passed over
+// (rotated away before it opened them, while it has a younger one open) or has given up are due then. It returns
+// those of that kind that are not on the disk any more, lost from v.from on. No files are those of a log that was removed.
+func (t *tracker) look(files []File, open map[FileID]reading, now time.Time) (lost []*version) {
+	t.opened(open, now)
+	for _, v := range t.versions {
+		if v.state != due { // what copies it finds it gone
+			v.file = File{}
+		}
+	}
+	for _, f := range files {
+		v := t.version(f)
 		if v == nil {
-			v = &version{inode: inode, rotated: rotated, state: read, seen: now}
+			v = t.vanished(f, files)
+		}
+		if v == nil {
+			v = &version{id: f.ID, seen: now}
+			t.versions = append(t.versions, v)
+		}
+		v.rotated, v.file = f.Rotated, f
+		if !f.Gzip {
+			v.size = f.Size
+		} else if !has(open, v.id) {
+			v.id = FileID{} // another file's, from now on
+		}
+	}
+	slices.SortStableFunc(t.versions, func(a, b *version) int { return byAge(a.rotated, b.rotated) })
+	for i, v := range t.versions {
+		// What is written at the moment is opened by tail, sooner or later; and a younger one that it has open shows
+		// that it looked. The runtime writes to a file for a moment after the next one is there.
+		over := len(files) == 0 || passedOver(t.versions[i+1:])
+		if v.state == waiting && !v.written() && over && v.again() {
+			lost = append(lost, t.leave(v, v.from)...)
+		}
+	}
+	// tail gives a rotated file up after rotate_wait, and a removed one at that interval, read to its end or not.
+	for _, v := range t.versions {
+		if v.state != read {
+			continue
+		}
+		if v.open {
+			switch {
+			case v.written() || v.position >= v.size:
+				v.behind = time.Time{}
+			case v.behind.IsZero():
+				v.behind = now
+			}
+			continue
+		}
+		switch {
+		case v.behind.IsZero():
+		case now.Sub(v.behind) < lagging:
+			v.behind = time.Time{} // it read the rest, and closed the file, since the last look
+		case v.again(): // an agent that ends closes all files, a moment before its end
+			lost = append(lost, t.leave(v, v.position)...)
+		}
+	}
+	// A version is forgotten once it is neither on the disk nor open, and nothing of it is left to decide.
+	t.versions = slices.DeleteFunc(t.versions, func(v *version) bool {
+		return !v.exists() && !has(open, v.id) && (v.state == done || v.state == read && v.behind.IsZero())
+	})
+	return lost
+}
+
+// opened takes in what the agent has open.
+func (t *tracker) opened(open map[FileID]reading, now time.Time) {
+	for _, v := range t.versions {
+		v.open = v.open && t.leaving // what it closes at its end was open then
+	}
+	for id, r := range open {
+		_, rotated, _, _ := split(r.Name)
+		v := t.byID(id, rotated)
+		if v == nil {
+			v = &version{id: id, state: read, seen: now}
 			t.versions = append(t.versions, v)
 		}
 		if v.state == waiting {
@@ -130,111 +210,69 @@ func (t *tracker) look(files []File, open map[uint64]reading, now time.Time) (mi
 		if rotated != "" {
 			v.rotated = rotated
 		}
-		v.position = r.Position
-		switch {
-		case v.rotated == "" || r.Position >= r.Size:
-			v.behind = time.Time{}
-		case v.behind.IsZero():
-			v.behind = now
-		}
-		v.size = r.Size
+		v.open, v.position, v.size = true, r.Position, r.Size
 	}
-	there := map[*version]File{}
-	for _, f := range files {
-		if v := t.version(f, files); v != nil {
-			v.rotated = f.Rotated
-			if f.Gzip && !has(open, v.inode) {
-				v.inode = 0 // another file's, from now on
-			}
-			there[v] = f
-		} else {
-			v := &version{inode: f.Inode, rotated: f.Rotated, seen: now}
-			if f.Gzip {
-				v.inode = 0
-			}
-			t.versions = append(t.versions, v)
-			there[v] = f
-		}
-	}
-	slices.SortStableFunc(t.versions, func(a, b *version) int { return byAge(a.rotated, b.rotated) })
-	for i, v := range t.versions {
-		f, exists := there[v]
-		if exists && !f.Gzip {
-			v.size = f.Size
-		}
-		// What is written at the moment is opened by tail, sooner or later; and a younger one that it has open shows
-		// that it looked.
-		if v.state != waiting || exists && f.Rotated == "" || !passedOver(t.versions[i+1:]) {
-			continue
-		}
-		// The runtime writes to a file for a moment after the next one is there.
-		if v.looks++; v.looks < 2 {
-			continue
-		}
-		v.state = done
-		if exists {
-			missed = append(missed, Unread{f, v.from})
-		} else if v.size > v.from {
-			lost = append(lost, v)
-		}
-	}
-	// tail gives a rotated file up after rotate_wait, and a removed one at that interval, read to its end or not.
-	for _, v := range t.versions {
-		if v.state != read || v.behind.IsZero() || has(open, v.inode) {
-			continue
-		}
-		v.state = done
-		if now.Sub(v.behind) < lagging {
-			continue // it read the rest, and closed the file, since the last look
-		}
-		if f, exists := there[v]; exists {
-			missed = append(missed, Unread{f, v.position})
-		} else {
-			lost = append(lost, &version{from: v.position, size: v.size})
-		}
-	}
-	// A version is forgotten once it is neither on the disk nor open.
-	t.versions = slices.DeleteFunc(t.versions, func(v *version) bool {
-		_, exists := there[v]
-		return !exists && !has(open, v.inode) && v.state != waiting
-	})
-	return missed, lost
 }
 
-func has(open map[uint64]reading, inode uint64) bool {
-	_, ok := open[inode]
+// leave has a version laid down from an offset on; where it is not on the disk any more, it returns it as lost.
+func (t *tracker) leave(v *version, from int64) (lost []*version) {
+	v.from = from
+	if v.exists() {
+		v.state = due
+		return nil
+	}
+	v.state = done
+	if v.size > from {
+		lost = append(lost, v)
+	}
+	return lost
+}
+
+// written reports whether the runtime writes to it.
+func (v *version) written() bool { return v.exists() && v.rotated == "" }
+
+// again is false once.
+func (v *version) again() bool {
+	v.looks++
+	return v.looks > 1
+}
+
+func has(open map[FileID]reading, id FileID) bool {
+	_, ok := open[id]
 	return ok
 }
 
 func passedOver(younger []*version) bool {
-	for _, v := range younger {
-		if v.state == read {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(younger, func(v *version) bool { return v.state == read })
 }
 
-// byInode finds the version with an inode, which has the given time in its name now. An inode is used again as soon
-// as its file is gone, often by the same log's next file; but a file that was rotated keeps its name.
-func (t *tracker) byInode(inode uint64, rotated string) *version {
+// byID finds the version that is a file, which has the given time in its name now. Where only the inode is known it may
+// be another's: but a file that was rotated keeps its name.
+func (t *tracker) byID(id FileID, rotated string) *version {
 	for _, v := range t.versions {
-		if inode == 0 || v.inode != inode {
+		if !v.id.is(id) {
 			continue
 		}
 		if v.rotated == "" || v.rotated == rotated {
 			return v
 		}
-		v.inode = 0
+		v.id = FileID{}
 	}
 	return nil
 }
 
-// version finds the version that a file is: by its inode, or, once it is compressed, by the time in its name. A
-// compressed file whose name was not seen before is the oldest version that has vanished without one.
-func (t *tracker) version(f File, files []File) *version {
+// version finds the version that a file is: by its ID, or, once it is compressed, by the time in its name or by its head.
+func (t *tracker) version(f File) *version {
 	if !f.Gzip {
-		return t.byInode(f.Inode, f.Rotated)
+		v := t.byID(f.ID, f.Rotated)
+		if v != nil && v.rotated == "" && v.head.Size > 0 && f.ID.Born == 0 {
+			// The inode alone does not say it.
+			if same, err := v.head.of(f); err == nil && !same {
+				v.id = FileID{}
+				return nil
+			}
+		}
+		return v
 	}
 	for _, v := range t.versions {
 		if v.rotated == f.Rotated {
@@ -242,40 +280,42 @@ func (t *tracker) version(f File, files []File) *version {
 		}
 	}
 	for _, v := range t.versions {
-		if v.rotated == "" && !slices.ContainsFunc(files, func(o File) bool { return !o.Gzip && o.Inode == v.inode }) {
+		if v.rotated == "" {
+			if same, err := v.head.of(f); err == nil && same {
+				return v
+			}
+		}
+	}
+	return nil
+}
+
+// vanished finds the version that a compressed file is whose name was not seen before: the oldest that has no name yet, and is
+// not on the disk. It is only certain from one look to the next.
+func (t *tracker) vanished(f File, files []File) *version {
+	if !f.Gzip {
+		return nil
+	}
+	for _, v := range t.versions {
+		if v.rotated == "" && v.head.Size == 0 && !slices.ContainsFunc(files, func(o File) bool { return !o.Gzip && o.ID.is(v.id) }) {
 			return v
 		}
 	}
 	return nil
 }
 
-// rows are rows of the versions in one state, for the next start: of waiting ones, the one that is written is among
-// them, for it may be rotated by then.
-func (t *tracker) rows(log Log, in state) (rows []Row) {
+// behead notes the heads of files that have none yet, as long as they can be read under their name.
+func (t *tracker) behead(identify statter) {
 	for _, v := range t.versions {
-		if v.state == in && (v.inode != 0 || in == waiting) {
-			rows = append(rows, Row{Name: log.file(v.rotated), Inode: v.inode, Offset: v.from, Created: v.seen.Truncate(time.Second)})
+		if v.head.Size > 0 || !v.exists() || v.file.Gzip || v.state == done || v.file.Size < int64(minHead) {
+			continue
+		}
+		h, err := v.file.head()
+		if err != nil {
+			continue
+		}
+		// Still of that name, so that it was what was read.
+		if id, _, _, _, err := identify(v.file.Path); err == nil && id == v.id {
+			v.head = h
 		}
 	}
-	return rows
-}
-
-// seen are the times in the names of files that the agent has opened, or that were laid down.
-func (t *tracker) seen() (rotated []string) {
-	for _, v := range t.versions {
-		if v.state != waiting && v.rotated != "" {
-			rotated = append(rotated, v.rotated)
-		}
-	}
-	return rotated
-}
-
-// settled reports whether every version but old ones is open with the agent: nothing of the start is left to do.
-func (t *tracker) settled() bool {
-	for _, v := range t.versions {
-		if v.state == waiting {
-			return false
-		}
-	}
-	return true
 }

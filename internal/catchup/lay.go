@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/flate"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +29,10 @@ func laidPath(dir string, log Log, rotated string) string {
 
 // lay writes what of a file is unread to its place below dir, whole or not at all, and returns its bytes. What was
 // laid before stays as it is: tail may have read it already.
-func lay(dir string, log Log, u Unread) (n int64, err error) {
+//
+// What a process that reads lags behind may end within a line; lay begins at the line's start. Of an offset of tail's
+// database that is the offset itself.
+func lay(ctx context.Context, dir string, log Log, u Unread) (n int64, err error) {
 	to := laidPath(dir, log, u.File.Rotated)
 	if _, err := os.Stat(to); err == nil {
 		return 0, nil
@@ -36,7 +40,11 @@ func lay(dir string, log Log, u Unread) (n int64, err error) {
 	if err := roomFor(dir, u.File); err != nil {
 		return 0, err
 	}
-	in, err := u.File.openAt(u.From)
+	from, err := u.File.lineStart(u.From)
+	if err != nil {
+		return 0, err
+	}
+	in, err := u.File.openAt(from)
 	if err != nil {
 		return 0, err
 	}
@@ -44,11 +52,16 @@ func lay(dir string, log Log, u Unread) (n int64, err error) {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return 0, err
 	}
+	defer func() {
+		if n == 0 {
+			prune(dir, to)
+		}
+	}()
 	err = folder.Replace(to, func(out io.Writer) error {
 		last := lastByte('\n')
 		w := bufio.NewWriterSize(io.MultiWriter(out, &last), 64<<10)
 		// What can be decompressed of a damaged file is delivered; the rest is not there any more.
-		if n, err = io.Copy(w, in); err != nil && !damaged(err) {
+		if n, err = io.Copy(w, &untilDone{ctx, in}); err != nil && !damaged(err) {
 			return err
 		}
 		if err := w.Flush(); err != nil {
@@ -108,7 +121,7 @@ func roomFor(dir string, f File) error {
 
 // sweep removes what a launcher that was killed has left half written.
 func sweep(dir string) {
-	for _, pattern := range []string{snapshotName + ".*", "*/*/*.log.*"} {
+	for _, pattern := range []string{journalName + ".*", "*/*/*.log.*"} {
 		paths, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is a literal
 		for _, p := range paths {
 			_ = os.Remove(p)
@@ -144,10 +157,28 @@ func discard(dir, path string) error {
 	if err := os.Remove(path); err != nil && !isNotExist(err) {
 		return err
 	}
+	prune(dir, path)
+	return nil
+}
+
+// prune removes the folders of a path below dir that are empty.
+func prune(dir, path string) {
 	for up := filepath.Dir(path); up != dir && strings.HasPrefix(up, dir); up = filepath.Dir(up) {
 		if os.Remove(up) != nil {
 			break // not empty
 		}
 	}
-	return nil
+}
+
+// untilDone reads until ctx ends.
+type untilDone struct {
+	ctx context.Context //nolint:containedctx // it is what ends the reading
+	in  io.Reader
+}
+
+func (u *untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.in.Read(b)
 }

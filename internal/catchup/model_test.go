@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +37,9 @@ type world struct {
 	keep int
 	now  time.Time
 
-	file    *os.File // the container's
+	file    *os.File             // the container's
+	born    map[uint64]time.Time // when the files of these inodes were made
+	births  bool                 // the file system tells
 	written int
 
 	rows     []Row
@@ -62,13 +65,13 @@ func newWorld(t *rapid.T, keep int) *world {
 	dir, err := os.MkdirTemp("", "catchup-")
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, keep: keep, now: time.Now().Truncate(time.Second), got: map[int]int{}, copies: map[string]bool{}}
+	w := &world{t: t, dir: dir, keep: keep, now: time.Now().Truncate(time.Second), births: rapid.IntRange(0, 3).Draw(t, "births") > 0, born: map[uint64]time.Time{}, got: map[int]int{}, copies: map[string]bool{}}
 	w.log = Log(filepath.Join(w.logs(), podDir, "app", "0.log"))
 	require.NoError(t, os.MkdirAll(filepath.Dir(string(w.log)), 0o755))
 	w.reopen()
 	t.Cleanup(func() {
 		w.file.Close()
-		w.end()
+		w.end(true)
 	})
 	return w
 }
@@ -86,12 +89,34 @@ func (w *world) reopen() {
 		w.file.Close()
 	}
 	w.file = f
+	id, _, _, _, err := stat(string(w.log))
+	require.NoError(w.t, err)
+	w.born[id.Inode] = w.now
+}
+
+// stat is stat with the model's time.
+func (w *world) stat(path string) (id FileID, mode uint32, size int64, modified time.Time, err error) {
+	id, mode, size, modified, err = stat(path)
+	if path == w.db() && err == nil {
+		id = FileID{1, 1} // the model makes it anew
+		return id, mode, size, modified, err
+	}
+	id.Born = 0
+	if w.births && err == nil {
+		id.Born = w.born[id.Inode].UnixNano()
+	}
+	return id, mode, size, modified, err
+}
+
+// pass lets time go on.
+func (w *world) pass(atMost int) {
+	w.now = w.now.Add(time.Duration(rapid.IntRange(1, atMost).Draw(w.t, "ms")) * time.Millisecond)
 }
 
 func (w *world) write(lines int) {
 	var b bytes.Buffer
 	for range lines {
-		fmt.Fprintf(&b, "line %d\n", w.written)
+		fmt.Fprintf(&b, "%s line %d\n", w.now.Format("2006-01-02T15:04:05.000000000Z07:00"), w.written)
 		w.written++
 	}
 	_, err := w.file.Write(b.Bytes())
@@ -134,7 +159,8 @@ func numbersIn(t require.TestingT, data []byte) (numbers []int) {
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		var n int
-		_, err := fmt.Sscanf(lines.Text(), "line %d", &n)
+		_, text, _ := strings.Cut(lines.Text(), " ")
+		_, err := fmt.Sscanf(text, "line %d", &n)
 		require.NoError(t, err, lines.Text())
 		numbers = append(numbers, n)
 	}
@@ -167,7 +193,15 @@ func (w *world) rotate() {
 		require.NoError(w.t, os.WriteFile(path+gzipSuffix, b.Bytes(), 0o600))
 		require.NoError(w.t, os.Remove(path))
 	}
-	w.now = w.now.Add(time.Second)
+	if len(old) > 0 {
+		// The kubelet looks at a log once in some seconds: no two rotations have the same second.
+		last, err := time.ParseInLocation(rotatedLayout, strings.TrimSuffix(strings.TrimPrefix(old[len(old)-1], string(w.log)+"."), gzipSuffix), time.Local)
+		require.NoError(w.t, err)
+		if next := last.Add(time.Second); w.now.Before(next) {
+			w.now = next
+			w.pass(999)
+		}
+	}
 	require.NoError(w.t, os.Rename(string(w.log), string(w.log)+"."+w.now.Format(rotatedLayout)))
 	w.reopen()
 }
@@ -180,7 +214,7 @@ func (w *world) start(between func()) {
 	w.saveRows()
 	var err error
 	w.follower, err = Prepare(context.Background(), Config{
-		Logs: w.logs(), DB: w.db(), Dir: w.copyDir(), Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
+		Logs: w.logs(), DB: w.db(), Dir: w.copyDir(), Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now }, identify: w.stat,
 		Report: func(r link.Report) { w.reports = append(w.reports, r) },
 	})
 	require.NoError(w.t, err)
@@ -263,9 +297,10 @@ func (w *world) purge() {
 	if !w.running {
 		return
 	}
+	w.look() // as each second
 	w.now = w.now.Add(time.Minute)
 	w.minutes++
-	w.look(true)
+	w.look()
 	w.tail = slices.DeleteFunc(w.tail, func(o *tailed) bool {
 		info, err := o.f.Stat()
 		require.NoError(w.t, err)
@@ -333,14 +368,29 @@ func (w *world) readCopies() {
 	}
 }
 
-func (w *world) look(late bool) {
+func (w *world) look() {
 	if w.running {
-		require.NoError(w.t, w.follower.look(os.Getpid(), late))
+		require.NoError(w.t, w.follower.look(os.Getpid()))
 	}
 }
 
-func (w *world) end() {
+// copy lays down what is due, as the launcher does at any time.
+func (w *world) copy() {
 	if w.running {
+		w.follower.copy(context.Background())
+	}
+}
+
+// end ends the agent, and its launcher: killed, where it does not write its journal.
+func (w *world) end(writes bool) {
+	if w.running && writes {
+		w.follower.Leave(os.Getpid())
+		w.look() // tail has stopped reading
+		for _, o := range w.tail {
+			if !o.rotated.IsZero() {
+				w.drop(o) // its row
+			}
+		}
 		require.NoError(w.t, w.follower.Stop())
 	}
 	for _, o := range w.tail {
@@ -377,12 +427,12 @@ func TestEachLineIsReadOnceOverAnyRotationsAndRestarts(t *testing.T) {
 		w := newWorld(t, rapid.IntRange(3, 6).Draw(t, "files that are kept"))
 		w.start(func() {}) // lines from before the first agent are another matter
 		step := func(name string) {
-			switch rapid.SampledFrom([]string{"write", "write", "rotate", "notice", "read", "read", "a minute", "look", "copies", "end", "start"}).Draw(t, name) {
+			switch rapid.SampledFrom([]string{"write", "write", "rotate", "notice", "read", "read", "a minute", "look", "copy", "copies", "end", "killed", "start", "time"}).Draw(t, name) {
 			case "write":
 				w.write(rapid.IntRange(1, 5).Draw(t, "lines"))
 			case "rotate":
 				// The launcher looks each second; the kubelet cannot rotate a log twice in that time.
-				w.look(false)
+				w.look()
 				w.rotate()
 			case "notice":
 				w.notice()
@@ -390,16 +440,22 @@ func TestEachLineIsReadOnceOverAnyRotationsAndRestarts(t *testing.T) {
 				w.read(rapid.IntRange(0, 5).Draw(t, "file"), rapid.IntRange(1, 5).Draw(t, "lines"))
 				if w.minutes > 0 {
 					// A file that tail has been behind with for a minute is looked at between its last line and its closing.
-					w.look(false)
+					w.look()
 				}
 			case "a minute":
 				w.purge()
 			case "look":
-				w.look(false)
+				w.look()
+			case "copy":
+				w.copy()
 			case "copies":
 				w.readCopies()
 			case "end":
-				w.end()
+				w.end(true)
+			case "killed":
+				w.end(false)
+			case "time":
+				w.pass(1500)
 			case "start":
 				w.start(func() {
 					if rapid.Bool().Draw(t, "a rotation before tail starts") {
@@ -417,12 +473,13 @@ func TestEachLineIsReadOnceOverAnyRotationsAndRestarts(t *testing.T) {
 		w.start(func() {})
 		for range 4 {
 			w.notice()
-			w.look(false)
-			w.look(false)
+			w.look()
+			w.look()
 			for i := range w.tail {
 				w.read(i, 1<<20)
 			}
-			w.look(false)
+			w.look()
+			w.copy()
 			w.readCopies()
 		}
 		for n := range w.written {
@@ -448,3 +505,5 @@ func alter(path string, statements ...string) error {
 	}
 	return nil
 }
+
+func inode(info os.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }

@@ -18,8 +18,10 @@ type Unread struct {
 
 // Gap is a file of a log that was not read to its end and is not there any more.
 type Gap struct {
-	// Row is what tail knew of the file.
-	Row Row
+	// Opened is when the agent had opened it.
+	Opened time.Time
+	// Bytes is how many are known to be lost.
+	Bytes int64
 }
 
 // Plan is what the agent before left unread of one log.
@@ -40,102 +42,150 @@ type content func(f File, r Row) (same bool, err error)
 // than the one that was opened when it was made.
 const quiet = 2 * time.Second
 
-// plan decides what of a log's files is unread. files are the log's, oldest first; rows are tail's of this log, in
-// the order in which they were made; known says that tail has a database from before, so that a log
-// without rows is a new one and not one of the time before the agent; seen are the times in the names of files that the
-// agent had opened, or that were laid down: without a row, tail has read them.
+// before is what is known of the time before the agent's start.
+type before uint8
+
+const (
+	// nothing: the agent is new on this node.
+	nothing before = iota
+	// tails: tail has a database, of an agent without a launcher.
+	tails
+	// journaled: the launcher's journal tells of each file that was there when the agent ended.
+	journaled
+)
+
+// past is what is known of a log's files.
+type past struct {
+	before before
+	// of are the versions of the journal that the files are; nil where it has none. gone are those of which there is no file.
+	of   []*version
+	gone []*version
+	// rows are tail's of this log, in the order in which they were made.
+	rows []Row
+}
+
+// plan decides what of a log's files, oldest first, is unread.
 //
-//	files (oldest first)                  rows                       unread
-//	T1.gz  T2     0.log                   T2 at its end, 0.log       nothing: T1 was read, and its row is gone
-//	T1     0.log                          T1 at 100                  T1 from 100; tail reads 0.log
-//	T1.gz  T2.gz  T3    0.log             a row whose content is T1  T1 from its offset, T2, T3
-//	T3.gz  T4     0.log                   a row of no file           T3, T4, and a gap
-//	T1.gz  T2.gz  0.log                   T1 at 100, T2 was seen     T1 from 100
-//	T1     0.log                          none, known                T1: a container that began since
-//	T1     0.log                          none, not known            nothing: the agent is new on this node
-func plan(files []File, rows []Row, known bool, seen map[string]bool, same content, firstLine func(File) (time.Time, bool)) (Plan, error) {
+//	files (oldest first)                  known                                unread
+//	T1.gz  T2     0.log                   rows of T2, at its end, and 0.log    nothing: T1 was read, and its row is gone
+//	T1     0.log                          a row of T1, at 100                  T1 from 100; tail reads 0.log
+//	T1.gz  T2.gz  T3    0.log             a row whose content is T1's          T1 from its offset, T2, T3
+//	T3.gz  T4     0.log                   a row of no file                     T3, T4, and a gap
+//	T1.gz  T2.gz  0.log                   a row of T1, at 100; T2 was read     T1 from 100
+//	T1     0.log                          no row, the agent is not new         T1: a container that began since
+//	T1     0.log                          no row, and the agent is new         nothing
+func plan(files []File, known past, same content, firstLine func(File) (time.Time, bool)) (Plan, error) {
 	var p Plan
-	rotated := files
-	if n := len(files); n > 0 && files[n-1].Rotated == "" {
-		p.Current.File = files[n-1]
-		rotated = files[:n-1]
-	}
-	if len(rows) == 0 {
-		if known {
-			for _, f := range rotated {
-				p.Unread = append(p.Unread, Unread{File: f})
-			}
-		}
-		return p, nil
-	}
-	of := make([]*Row, len(files)) // the row of each file
-	first := len(files)            // the oldest file that was not read and gone from the database before
-	for i := range rows {
-		r := &rows[i]
-		at, err := place(files, of, *r, same)
+	rowOf := make([]*Row, len(files))
+	oldest := len(files) // before it, files were read and their rows are gone
+	for i := range known.rows {
+		r, last := &known.rows[i], i == len(known.rows)-1
+		at, err := place(files, known.of, rowOf, *r, same)
 		if err != nil {
 			return Plan{}, err
 		}
-		if at == 0 && i == len(rows)-1 && r.MarkerSize == 0 {
-			// Nothing says that the oldest file is the row's, and the row's may have been removed before it.
-			if began, ok := firstLine(files[0]); ok && began.After(r.Created.Add(quiet)) {
-				p.Gaps = append(p.Gaps, Gap{*r})
-			}
-		}
 		if at >= 0 {
-			of[at] = r // of two rows of one file the later one counts, as it does for tail
-			first = min(first, at)
+			rowOf[at] = r // of two rows of one file the later one counts, as it does for tail
+			oldest = min(oldest, at)
+			if at == 0 && last && r.MarkerSize == 0 && known.of[at] == nil && beganAfter(files[0], r.Created, firstLine) {
+				// Nothing says that the oldest file is the row's, and the row's may have been removed before it.
+				p.Gaps = append(p.Gaps, Gap{Opened: r.Created})
+			}
 			continue
 		}
 		// What was rotated after tail opened the lost file is younger than it.
-		younger := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
-		if younger >= 0 {
-			first = min(first, younger)
+		if younger := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) }); younger >= 0 {
+			oldest = min(oldest, younger)
 		}
 		// The last one was written when the agent stopped. Those before it had been rotated, and were read.
-		if i == len(rows)-1 {
-			p.Gaps = append(p.Gaps, Gap{*r})
+		if last && !slices.ContainsFunc(known.gone, r.about) {
+			p.Gaps = append(p.Gaps, Gap{Opened: r.Created})
+		}
+	}
+	if known.before != tails || len(known.rows) == 0 {
+		oldest = 0
+	}
+	for _, v := range known.gone {
+		if bytes, lost := v.lost(files, known, firstLine); lost {
+			p.Gaps = append(p.Gaps, Gap{Opened: v.seen, Bytes: bytes})
 		}
 	}
 	for i, f := range files {
+		v, r := known.of[i], rowOf[i]
 		var from int64
-		if of[i] != nil {
-			from = of[i].Offset
-		} else if i < first || f.Rotated != "" && seen[f.Rotated] {
-			continue
+		skip := false
+		switch {
+		case v != nil && v.state == done && f.Rotated != "":
+			skip = true
+		case r != nil:
+			from = r.Offset
+		case v != nil && v.state == read && v.open:
+			// At its end tail removes the rows of files that it knows to be rotated, whether it has read them or not.
+			from = v.position
+		case v != nil && v.state == read:
+			skip = true // tail has closed it, and removed its row
+		case v != nil:
+			from = v.from
+		default:
+			skip = known.before == nothing || i < oldest
 		}
 		if f.Rotated == "" {
-			p.Current.From = from
+			p.Current = Unread{f, from}
 			continue
 		}
 		// An uncompressed file that was read to its end needs no copy.
-		if f.Gzip || from < f.Size {
+		if !skip && (f.Gzip || from < f.Size) {
 			p.Unread = append(p.Unread, Unread{f, from})
 		}
 	}
 	return p, nil
 }
 
-// place finds the file that a row is about, or -1. An inode alone does not say it: it is used again soon after its
-// file was removed, often by the next file of the same log.
-func place(files []File, taken []*Row, r Row, same content) (int, error) {
+// lost says of a version without a file whether lines of it are lost, and how many bytes are known to be.
+func (v *version) lost(files []File, known past, firstLine func(File) (time.Time, bool)) (bytes int64, lost bool) {
+	from := v.from
+	at := slices.IndexFunc(known.rows, func(r Row) bool { return r.about(v) })
+	switch {
+	case at >= 0 && v.state != done:
+		from = known.rows[at].Offset
+	case v.state == done, v.state == read && v.rotated != "" && !v.open:
+		return 0, false
+	case v.state == read && v.open:
+		from = v.position
+	}
+	if v.rotated != "" {
+		// Of one that was compressed when it was found, the size is not known.
+		return max(0, v.size-from), v.size > from || v.size == 0 && v.state == due
+	}
+	// It was written when the agent stopped. One that had nothing to know it by may be one of those that nothing is known of.
+	if v.head.Size == 0 {
+		unknown := slices.IndexFunc(known.of, func(o *version) bool { return o == nil })
+		if unknown >= 0 && files[unknown].Rotated != "" && !(unknown == 0 && beganAfter(files[0], v.seen, firstLine)) {
+			return 0, false
+		}
+	}
+	return max(0, v.size-from), true
+}
+
+// about reports whether a row is about the version that tail had open last with its inode.
+func (r Row) about(v *version) bool {
+	return v.id.Inode != 0 && v.id.Inode == r.Inode && (v.state == read || v.state == waiting)
+}
+
+// beganAfter reports whether a file's first line was written some time after another was opened.
+func beganAfter(f File, opened time.Time, firstLine func(File) (time.Time, bool)) bool {
+	began, ok := firstLine(f)
+	return ok && began.After(opened.Add(quiet))
+}
+
+// place finds the file that a row is about, or -1. Its inode alone does not say it.
+func place(files []File, of []*version, taken []*Row, r Row, same content) (int, error) {
 	if _, rotated, _, ok := split(r.Name); ok && rotated != "" {
 		return slices.IndexFunc(files, func(f File) bool { return f.Rotated == rotated }), nil
 	}
-	if r.MarkerSize == 0 {
-		// There is nothing that the file could be known by. It was written when tail opened it, so that it is the
-		// first that was rotated since.
-		at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
-		// A name tells the second only: the one before it may be the file as well, where no row is about that.
-		if at > 1 && files[at-1].At.Equal(r.Created) && taken[at-1] == nil && taken[at-2] != nil {
-			at--
-		}
-		if at >= 0 && (files[at].Gzip || files[at].Inode == r.Inode) {
-			return at, nil
-		}
-	}
+	// What tail is known to have had open under this inode.
 	for i, f := range files {
-		if f.Gzip || f.Inode != r.Inode || f.Size < r.Offset {
+		if of[i] == nil || of[i].state != read || !r.about(of[i]) {
 			continue
 		}
 		if ok, err := same(f, r); err != nil || ok {
@@ -143,7 +193,33 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 		}
 	}
 	for i, f := range files {
-		if !f.Gzip || taken[i] != nil || r.MarkerSize == 0 || f.At.Add(time.Second).Before(r.Created) { // a name tells the second in which the rotation was
+		if f.Gzip || f.ID.Inode != r.Inode || f.Size < r.Offset {
+			continue
+		}
+		switch {
+		case r.MarkerSize > 0:
+			if ok, err := same(f, r); err != nil || ok {
+				return i, err
+			}
+		case f.ID.Born > 0:
+			if f.ID.Born < r.Created.Add(time.Second).UnixNano() {
+				return i, nil // made before tail opened it
+			}
+		case i == firstSince(files, taken, r):
+			return i, nil
+		}
+	}
+	for i, f := range files {
+		if !f.Gzip || taken[i] != nil {
+			continue
+		}
+		if r.MarkerSize == 0 {
+			if of[i] == nil && i == firstSince(files, taken, r) {
+				return i, nil
+			}
+			continue
+		}
+		if f.At.Add(time.Second).Before(r.Created) { // a name tells the second in which the rotation was
 			continue
 		}
 		if ok, err := same(f, r); err != nil || ok {
@@ -151,6 +227,17 @@ func place(files []File, taken []*Row, r Row, same content) (int, error) {
 		}
 	}
 	return -1, nil
+}
+
+// firstSince is the file that a row without a marker is about, where nothing else tells: it was written when
+// tail opened it, so that it is the first that was rotated since.
+func firstSince(files []File, taken []*Row, r Row) int {
+	at := slices.IndexFunc(files, func(f File) bool { return f.Rotated == "" || f.At.After(r.Created) })
+	// A name tells the second only: the one before it may be the file as well, where no row is about that.
+	if at > 1 && files[at-1].At.Equal(r.Created) && taken[at-1] == nil && taken[at-2] != nil {
+		at--
+	}
+	return at
 }
 
 // sameContent compares the bytes in front of the row's offset with its marker. A row without one is taken to be
@@ -173,13 +260,11 @@ func sameContent(f File, r Row) (bool, error) {
 
 // firstLine is the time of a file's first line, as the runtime wrote it.
 func firstLine(f File) (time.Time, bool) {
-	in, err := f.open()
+	b := make([]byte, len(time.RFC3339Nano))
+	n, err := f.start(b)
 	if err != nil {
 		return time.Time{}, false
 	}
-	defer func() { _ = in.Close() }()
-	b := make([]byte, len(time.RFC3339Nano))
-	n, _ := io.ReadFull(in, b)
 	stamp, _, _ := strings.Cut(string(b[:n]), " ")
 	at, err := time.Parse(time.RFC3339Nano, stamp)
 	return at, err == nil
@@ -194,45 +279,6 @@ func byLog(rows []Row, root string) map[Log][]Row {
 		}
 	}
 	return logs
-}
-
-// merged is what is known of a log's files: tail's rows, and what the launcher wrote down before. opened are the files
-// that the agent had open at its end, by the launcher's account: tail goes on with a row where a new file has the inode
-// of an old one, so that its time may be another file's. unread are rows of files that the agent had not opened; one
-// with the inode of a row is about the same file, unless the log was rotated in between.
-func merged(files []File, rows, opened, unread []Row) []Row {
-	all := slices.Clone(rows)
-	for i := range all {
-		for _, o := range slices.Concat(opened, unread) {
-			if mayBeSame(all[i], o) && o.Created.After(all[i].Created) {
-				all[i].Created = o.Created
-			}
-		}
-	}
-	for _, u := range unread {
-		if !slices.ContainsFunc(all, func(r Row) bool { return mayBeSame(r, u) && !rotatedBetween(files, u.Created, r.Created) }) {
-			all = append(all, u)
-		}
-	}
-	slices.SortStableFunc(all, func(a, b Row) int { return a.Created.Compare(b.Created) })
-	return all
-}
-
-// mayBeSame reports whether a row of tail's and one of the launcher's can be about the same file. The launcher's is the
-// later one: what tail knows to be rotated has the same name there.
-func mayBeSame(tail, launcher Row) bool {
-	_, rotated, _, _ := split(tail.Name)
-	_, later, _, _ := split(launcher.Name)
-	return tail.Inode == launcher.Inode && (rotated == "" || rotated == later)
-}
-
-func rotatedBetween(files []File, after, until time.Time) bool {
-	return slices.ContainsFunc(files, func(f File) bool {
-		if f.Rotated == "" {
-			return false
-		}
-		return f.At.After(after) && !f.At.After(until)
-	})
 }
 
 // unlessGone is nil for the errors of a file that is gone, shorter than was thought, or damaged: it is not the one

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,10 +26,12 @@ func at(seconds int) string {
 	return noon.Add(time.Duration(seconds) * time.Second).Format(rotatedLayout)
 }
 
-func current(inode uint64) File { return File{Path: "/p/a/0.log", Inode: inode, Size: 1000} }
+func current(inode uint64) File {
+	return File{Path: "/p/a/0.log", ID: FileID{Inode: inode}, Size: 1000}
+}
 
 func rotatedFile(seconds int, inode uint64) File {
-	return File{Path: "/p/a/0.log." + at(seconds), Rotated: at(seconds), At: noon.Add(time.Duration(seconds) * time.Second), Inode: inode, Size: 1000}
+	return File{Path: "/p/a/0.log." + at(seconds), Rotated: at(seconds), At: noon.Add(time.Duration(seconds) * time.Second), ID: FileID{Inode: inode}, Size: 1000}
 }
 
 func compressed(seconds int) File {
@@ -54,49 +57,91 @@ func renamed(r Row, seconds int) Row {
 
 func TestPlan(t *testing.T) {
 	type unread map[string]int64 // the time in a file's name: from where on
+	born := func(f File, tenths int) File {
+		f.ID.Born = noon.Add(time.Duration(tenths) * 100 * time.Millisecond).UnixNano()
+		return f
+	}
+	head := func(n uint64) Head { return Head{n, 40} }
 	for _, c := range []struct {
 		name    string
+		before  before
 		files   []File
 		rows    []Row
-		known   bool
-		seen    []string
+		journal []*version
 		content map[string]uint64 // of compressed files: whose marker fits
 		want    unread
 		from    int64 // of the file that is written
 		gaps    int
 		began   int // when the first line of the oldest file was written
 	}{
-		{name: "nothing was rotated", files: []File{current(1)}, rows: []Row{row(0, 1, 300)}, known: true, from: 300},
-		{name: "one rotation", files: []File{rotatedFile(5, 1), current(2)}, rows: []Row{row(0, 1, 300)}, known: true, want: unread{at(5): 300}},
-		{name: "one rotation of a file that was read to its end", files: []File{rotatedFile(5, 1), current(2)}, rows: []Row{row(0, 1, 1000)}, known: true},
-		{name: "two rotations, the older file compressed", files: []File{compressed(5), rotatedFile(6, 2), current(3)}, rows: []Row{row(0, 1, 300)}, known: true,
+		{name: "nothing was rotated", before: tails, files: []File{current(1)}, rows: []Row{row(0, 1, 300)}, from: 300},
+		{name: "one rotation", before: tails, files: []File{rotatedFile(5, 1), current(2)}, rows: []Row{row(0, 1, 300)}, want: unread{at(5): 300}},
+		{name: "one rotation of a file that was read to its end", before: tails, files: []File{rotatedFile(5, 1), current(2)}, rows: []Row{row(0, 1, 1000)}},
+		{name: "two rotations, the older file compressed", before: tails, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, rows: []Row{row(0, 1, 300)},
 			content: map[string]uint64{at(5): 1}, want: unread{at(5): 300, at(6): 0}},
-		{name: "a rotation that tail noticed before its end", files: []File{compressed(5), rotatedFile(6, 2), current(3)}, rows: []Row{renamed(row(0, 1, 300), 5), row(5, 2, 100)}, known: true,
+		{name: "a rotation that tail noticed before its end", before: tails, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, rows: []Row{renamed(row(0, 1, 300), 5), row(5, 2, 100)},
 			want: unread{at(5): 300, at(6): 100}},
-		{name: "files from before, which were read and dropped", files: []File{compressed(1), rotatedFile(2, 5), current(6)}, rows: []Row{row(2, 6, 10)}, known: true, from: 10},
-		{name: "the inode is the new file's now", files: []File{compressed(5), current(1)}, rows: []Row{row(0, 1, 300)}, known: true, content: map[string]uint64{at(5): 1, "": 77}, want: unread{at(5): 300}},
-		{name: "the inode is the new file's now, and nothing was read", files: []File{compressed(5), rotatedFile(6, 2), current(1)}, rows: []Row{row(0, 1, 0)}, known: true, want: unread{at(5): 0, at(6): 0}},
-		{name: "a file that was never read, with an inode of before", files: []File{rotatedFile(3, 1), rotatedFile(5, 2), current(3)}, rows: []Row{renamed(row(0, 1, 1000), 3), renamed(row(3, 2, 0), 5)}, known: true, want: unread{at(5): 0}},
-		{name: "the last file is gone", files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 300)}, known: true, content: map[string]uint64{at(7): 55}, want: unread{at(7): 0, at(8): 0}, gaps: 1},
-		{name: "the last file is gone, and nothing of it was read", files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 0)}, known: true, began: 6, want: unread{at(7): 0, at(8): 0}, gaps: 1},
-		{name: "one that had been rotated and read is gone", files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{renamed(row(0, 1, 1000), 3), row(3, 2, 400)}, known: true,
+		{name: "files from before, which were read and dropped", before: tails, files: []File{compressed(1), rotatedFile(2, 5), current(6)}, rows: []Row{row(2, 6, 10)}, from: 10},
+		{name: "the inode is the new file's now", before: tails, files: []File{compressed(5), current(1)}, rows: []Row{row(0, 1, 300)}, content: map[string]uint64{at(5): 1, "": 77}, want: unread{at(5): 300}},
+		{name: "the inode is the new file's now, and nothing was read", before: tails, files: []File{compressed(5), rotatedFile(6, 2), current(1)}, rows: []Row{row(0, 1, 0)}, want: unread{at(5): 0, at(6): 0}},
+		{name: "a file that was never read, with an inode of before", before: tails, files: []File{rotatedFile(3, 1), rotatedFile(5, 2), current(3)}, rows: []Row{renamed(row(0, 1, 1000), 3), renamed(row(3, 2, 0), 5)}, want: unread{at(5): 0}},
+		{name: "the last file is gone", before: tails, files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 300)}, content: map[string]uint64{at(7): 55}, want: unread{at(7): 0, at(8): 0}, gaps: 1},
+		{name: "the last file is gone, and nothing of it was read", before: tails, files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 0)}, began: 6, want: unread{at(7): 0, at(8): 0}, gaps: 1},
+		{name: "one that had been rotated and read is gone", before: tails, files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{renamed(row(0, 1, 1000), 3), row(3, 2, 400)},
 			content: map[string]uint64{at(7): 2}, want: unread{at(7): 400, at(8): 0}},
-		{name: "a younger file that the agent had read, while it lagged with an older one", files: []File{compressed(5), compressed(6), current(3)}, rows: []Row{renamed(row(0, 1, 100), 5), row(6, 3, 10)}, known: true,
-			seen: []string{at(6)}, want: unread{at(5): 100}, from: 10},
-		{name: "a container that began since", files: []File{rotatedFile(5, 1), current(2)}, known: true, want: unread{at(5): 0}},
-		{name: "the first agent of the node", files: []File{rotatedFile(5, 1), current(2)}},
-		{name: "no file that is written", files: []File{rotatedFile(5, 1)}, rows: []Row{row(0, 1, 300)}, known: true, want: unread{at(5): 300}},
+		{name: "a younger file that the agent had read, while it lagged with an older one", before: tails, files: []File{compressed(5), compressed(6), current(3)}, rows: []Row{renamed(row(0, 1, 100), 5), row(6, 3, 10)},
+			journal: []*version{{rotated: at(6), state: read}}, want: unread{at(5): 100}, from: 10},
+		{name: "a container that began since", before: tails, files: []File{rotatedFile(5, 1), current(2)}, want: unread{at(5): 0}},
+		{name: "the first agent of the node", before: nothing, files: []File{rotatedFile(5, 1), current(2)}},
+		{name: "no file that is written", before: tails, files: []File{rotatedFile(5, 1)}, rows: []Row{row(0, 1, 300)}, want: unread{at(5): 300}},
+
+		// What the seconds of names and rows do not tell.
+		{name: "opened and rotated in the same second", before: tails, files: []File{born(rotatedFile(5, 7), 1), born(rotatedFile(6, 1), 51), born(current(2), 68)},
+			rows: []Row{row(6, 1, 0)}, want: unread{at(6): 0}},
+		{name: "an inode that was used again", before: tails, files: []File{born(rotatedFile(6, 7), 51), born(rotatedFile(8, 1), 68), born(current(2), 80)},
+			rows: []Row{row(5, 1, 0)}, want: unread{at(6): 0, at(8): 0}, gaps: 1},
+		{name: "the journal knows the file", before: journaled, files: []File{born(rotatedFile(6, 1), 51), born(current(2), 68)}, journal: []*version{{id: FileID{1, noon.Add(5100 * time.Millisecond).UnixNano()}, state: read}},
+			rows: []Row{row(0, 1, 0)}, want: unread{at(6): 0}},
+		{name: "the journal knows what was read", before: journaled, files: []File{compressed(5), born(rotatedFile(6, 2), 51), born(current(3), 60)}, journal: []*version{
+			{rotated: at(5), state: read}, {id: FileID{2, noon.Add(5100 * time.Millisecond).UnixNano()}, state: read}}, rows: []Row{row(5, 2, 70)}, want: unread{at(6): 70}},
+		{name: "open at the agent's end, which removed the row", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{
+			{rotated: at(5), state: read, open: true, position: 70}, {id: FileID{Inode: 2}, rotated: at(6), state: read, open: true, position: 1000}, {id: FileID{Inode: 3}, state: read, open: true, position: 5}},
+			rows: []Row{row(6, 3, 5)}, want: unread{at(5): 70}, from: 5},
+		{name: "open at the agent's end, and removed since", before: journaled, files: []File{current(3)}, journal: []*version{
+			{rotated: at(5), state: read, open: true, position: 70, size: 90}, {rotated: at(6), state: read, open: true, position: 90, size: 90}, {id: FileID{Inode: 3}, state: read, open: true, position: 5}},
+			rows: []Row{row(6, 3, 5)}, from: 5, gaps: 1},
+		{name: "made since the journal was written", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{rotated: at(5), state: done}}, want: unread{at(6): 0}},
+		{name: "was to be laid down", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{rotated: at(5), state: due, from: 70}, {rotated: at(6), state: done}}, want: unread{at(5): 70}},
+		{name: "nothing was read of a file that is compressed now", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{id: FileID{Inode: 1}, state: read, head: head(1)}},
+			rows: []Row{row(0, 1, 0)}, content: map[string]uint64{at(5): 1}, want: unread{at(5): 0, at(6): 0}},
+		{name: "a file of the journal is gone", before: journaled, files: []File{compressed(7), rotatedFile(8, 2), current(3)}, journal: []*version{{id: FileID{Inode: 1}, state: read, head: head(1), size: 500}},
+			rows: []Row{row(0, 1, 100)}, content: map[string]uint64{at(7): 5}, want: unread{at(7): 0, at(8): 0}, gaps: 1},
+		{name: "a file of the journal is gone, after it was read", before: journaled, files: []File{compressed(7), rotatedFile(8, 2), current(3)},
+			journal: []*version{{rotated: at(3), state: read, size: 500}, {rotated: at(7), state: done}, {id: FileID{Inode: 2}, rotated: at(8), state: done}, {id: FileID{Inode: 3}, state: read}}, rows: []Row{row(8, 3, 9)}, from: 9},
+		{name: "a file that waited is gone", before: journaled, files: []File{rotatedFile(8, 2), current(3)}, journal: []*version{{rotated: at(3), state: due, from: 10, size: 500}, {id: FileID{Inode: 2}, rotated: at(8), state: done}}, gaps: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			seen := map[string]bool{}
-			for _, s := range c.seen {
-				seen[s] = true
+			known := past{before: c.before, rows: c.rows}
+			for _, f := range c.files {
+				var is *version
+				for _, v := range c.journal {
+					marker, told := c.content[f.Rotated]
+					if f.Gzip && (v.rotated == f.Rotated || told && v.head.Hash == marker) || !f.Gzip && v.id.is(f.ID) || v.rotated != "" && v.rotated == f.Rotated {
+						is = v
+					}
+				}
+				known.of = append(known.of, is)
 			}
-			p, err := plan(c.files, c.rows, c.known, seen, func(f File, r Row) (bool, error) {
+			for _, v := range c.journal {
+				if !slices.Contains(known.of, v) {
+					known.gone = append(known.gone, v)
+				}
+			}
+			p, err := plan(c.files, known, func(f File, r Row) (bool, error) {
 				if marker, told := c.content[f.Rotated]; told {
 					return r.MarkerSize == 0 || marker == r.Marker, nil
 				}
-				return r.MarkerSize == 0 || !f.Gzip && f.Inode == r.Marker, nil
+				return r.MarkerSize == 0 || !f.Gzip && f.ID.Inode == r.Marker, nil
 			}, func(File) (time.Time, bool) { return noon.Add(time.Duration(c.began) * time.Second), c.began > 0 })
 			require.NoError(t, err)
 			got := unread{}
@@ -111,18 +156,6 @@ func TestPlan(t *testing.T) {
 			require.Len(t, p.Gaps, c.gaps)
 		})
 	}
-}
-
-func TestRowsOfTheLauncherAndOfTailAreJoinedByFile(t *testing.T) {
-	files := []File{rotatedFile(5, 1), current(2)}
-	// The same file, which tail opened after the launcher had seen it.
-	require.Equal(t, []Row{row(1, 1, 300)}, merged(files, []Row{row(1, 1, 300)}, nil, []Row{row(0, 1, 0)}))
-	// Another with its inode.
-	require.Equal(t, []Row{row(0, 1, 0), row(6, 1, 300)}, merged(files, []Row{row(6, 1, 300)}, nil, []Row{row(0, 1, 0)}))
-	// tail knows its file to be rotated; the launcher's is younger, and has the inode now.
-	require.Equal(t, []Row{renamed(row(0, 1, 300), 5), row(6, 1, 0)}, merged(files, []Row{renamed(row(0, 1, 300), 5)}, nil, []Row{row(6, 1, 0)}))
-	// tail went on with the row of another file: its time is that file's.
-	require.Equal(t, row(6, 1, 0).Created, merged(files, []Row{row(0, 1, 0)}, []Row{row(6, 1, 0)}, nil)[0].Created)
 }
 
 // A kubelet whose zone is not the launcher's.
@@ -170,6 +203,7 @@ func prepare(t *testing.T, dir string) (*Follower, []link.Report, string) {
 	f, err := Prepare(context.Background(), Config{Logs: filepath.Join(dir, "pods"), DB: filepath.Join(dir, "tail.db"), Dir: filepath.Join(dir, "catch-up"),
 		Log: slog.New(slog.NewTextHandler(&said, nil)), Report: func(r link.Report) { reports = append(reports, r) }})
 	require.NoError(t, err)
+	f.copy(context.Background())
 	return f, reports, said.String()
 }
 
@@ -226,7 +260,7 @@ func TestWhatCannotBeReadKeepsNothingFromStarting(t *testing.T) {
 	_, err := Prepare(context.Background(), Config{Logs: filepath.Join(dir, "pods"), DB: filepath.Join(dir, "tail.db"), Dir: filepath.Join(dir, "catch-up"), Log: slog.New(slog.DiscardHandler)})
 	require.ErrorContains(t, err, "failed to read tail's database "+filepath.Join(dir, "tail.db"))
 	require.NoError(t, os.Remove(filepath.Join(dir, "tail.db")))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "catch-up", snapshotName), []byte("{"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "catch-up", journalName), []byte("{"), 0o600))
 	_, reports, said := prepare(t, dir)
 	require.Empty(t, reports)
 	require.Contains(t, said, "is damaged, and is left out")
@@ -283,7 +317,9 @@ func TestADamagedFileIsLostAloneAndToldOnce(t *testing.T) {
 	}
 	require.Positive(t, kinds[link.CaughtUp], said)
 	require.GreaterOrEqual(t, kinds[link.Lost], 2, said)
-	require.Empty(t, f.pending, "what is damaged does not mend")
+	for _, tr := range f.trackers {
+		require.Empty(t, dueOf(tr), "what is damaged does not mend")
+	}
 	_, err = os.Stat(filepath.Join(dir, "catch-up", podDir, "app", "0."+at(7)+".log"))
 	require.NoError(t, err)
 }
@@ -291,7 +327,7 @@ func TestADamagedFileIsLostAloneAndToldOnce(t *testing.T) {
 func TestWhatAKilledLauncherLeftIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	layout(t, dir, map[string]string{"0.log": ""})
-	left := []string{filepath.Join(dir, "catch-up", snapshotName+".1"), filepath.Join(dir, "catch-up", podDir, "app", "0."+at(5)+".log.1")}
+	left := []string{filepath.Join(dir, "catch-up", journalName+".1"), filepath.Join(dir, "catch-up", podDir, "app", "0."+at(5)+".log.1")}
 	for _, path := range left {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
