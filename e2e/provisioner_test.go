@@ -30,6 +30,7 @@ type provisioned struct {
 	Repaired map[string]int
 	Findings []struct{ Text string }
 	State    string
+	Failed   string
 	Roles    map[string]string
 }
 

@@ -65,15 +65,15 @@ It is run once, by somebody who may create roles; again, it sets right what was 
 			if err != nil {
 				return err
 			}
-			result, err := s.PlanBootstrap(cmd.Context(), b)
-			s.bar.end()
-			if err != nil {
-				return err
-			}
 			if dry {
+				result, err := s.PlanBootstrap(cmd.Context(), b)
+				s.bar.end()
+				if err != nil {
+					return err
+				}
 				return f.tell(cmd, result)
 			}
-			report, err := s.Apply(cmd.Context(), result)
+			report, err := s.Bootstrap(cmd.Context(), b)
 			s.bar.end()
 			if err != nil {
 				return err

@@ -49,6 +49,31 @@ func TestTheGoOfTheImageBuildsTheModule(t *testing.T) {
 	require.False(t, newer(needed, goVersion), "go.mod needs %s, the image is built with %s", needed, goVersion)
 }
 
+// What .dockerignore keeps back is not there for the build, which only `make image` would notice.
+func TestTheBuildIsGivenAllThatTheProgramsAreMadeOf(t *testing.T) {
+	text, err := os.ReadFile("../.dockerignore")
+	require.NoError(t, err)
+	var given []string
+	for _, m := range regexp.MustCompile(`(?m)^!(\S+)$`).FindAllStringSubmatch(string(text), -1) {
+		given = append(given, m[1])
+	}
+	made := regexp.MustCompile(`(?m)^RUN make (\S+) `).FindAllStringSubmatch(dockerfile(t), -1)
+	require.NotEmpty(t, made)
+	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}")
+	for _, m := range made {
+		list.Args = append(list.Args, "./"+m[1]) // a program's target has its folder's name
+	}
+	list.Dir, list.Env = "..", append(environment.Machine(), "CGO_ENABLED=1")
+	out, err := list.Output()
+	require.NoError(t, err)
+	packages := strings.Fields(string(out))
+	require.Greater(t, len(packages), len(made))
+	for _, name := range packages {
+		folder, _, _ := strings.Cut(strings.TrimPrefix(name, "github.com/eks-tenant-logs/eks-tenant-logs/"), "/")
+		require.Contains(t, given, folder, name)
+	}
+}
+
 func TestNothingRunsInWhatIsPublished(t *testing.T) {
 	stages := regexp.MustCompile(`(?m)^FROM .* AS (\S+)$`).Split(dockerfile(t), -1)
 	names := regexp.MustCompile(`(?m)^FROM .* AS (\S+)$`).FindAllStringSubmatch(dockerfile(t), -1)

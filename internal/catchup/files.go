@@ -85,11 +85,12 @@ type Log string
 // split takes a path of the kubelet's apart: the log it belongs to, and the time of its rotation. ok is false for
 // any other file.
 func split(path string) (log Log, rotated string, gz, ok bool) {
-	m := logName.FindStringSubmatch(filepath.Base(path))
+	dir, name := filepath.Split(path) // unlike filepath.Base, it does not take a folder's last slash away
+	m := logName.FindStringSubmatch(name)
 	if m == nil {
 		return "", "", false, false
 	}
-	return Log(filepath.Join(filepath.Dir(path), m[1])), m[2], m[3] != "", true
+	return Log(filepath.Join(dir, m[1])), m[2], m[3] != "", true
 }
 
 // date fills in the files' times. The kubelet writes them in its own zone, which need not be this process's: a file

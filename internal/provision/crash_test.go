@@ -2,8 +2,10 @@ package provision
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -84,4 +86,79 @@ func TestKilledBetweenAnyTwoCallsTheNextRunConverges(t *testing.T) {
 	}
 	t.Logf("%d crash points", points)
 	require.Greater(t, points, 50)
+}
+
+// Each answer is lost once: the SDK repeats the call, and what the first one made is found there. Bootstrap and a run for
+// tenants look at it again, and both finish in one go.
+func TestWhateverAnswerIsLostTheSameRunFinishes(t *testing.T) {
+	tenants := []Tenant{tenantOf("acme", "uid-1")}
+	runs := map[string]func(*Provisioner) (Report, error){
+		"bootstrap": func(p *Provisioner) (Report, error) { return p.Bootstrap(t.Context(), Bootstrap{Controller: true}) },
+		"tenants":   func(p *Provisioner) (Report, error) { return p.Reconcile(t.Context(), tenants) },
+	}
+	for name, run := range runs {
+		lost := map[string]bool{}
+		for n := int64(1); ; n++ {
+			a := newAccount(t, fakeaws.Config{})
+			cluster := "c1"
+			if name == "bootstrap" {
+				cluster = "c9" // whose boundary is missing
+			}
+			p := a.provisioner(t, cluster)
+			var calls atomic.Int64
+			a.SetIntercept(func(c fakeaws.Call) error {
+				if calls.Add(1) != n {
+					return nil
+				}
+				lost[c.Operation] = true
+				return fakeaws.ErrAnswerLost
+			})
+			report, err := run(p)
+			a.SetIntercept(nil)
+			require.NoError(t, err, "%s, call %d", name, n)
+			require.Empty(t, report.Failed, "%s, call %d", name, n)
+			for _, s := range report.Tenants {
+				require.Equal(t, StateReady, s.State, "%s, call %d: %s", name, n, s.Reason)
+			}
+			again, err := run(a.provisioner(t, cluster))
+			require.NoError(t, err)
+			require.Zero(t, again.Actions, "%s, call %d: %+v", name, n, again)
+			_ = a.Close()
+			if calls.Load() < n {
+				break
+			}
+		}
+		for _, operation := range []string{"CreateLogGroup", "iam:CreateRole"} {
+			require.True(t, lost[operation], "%s: no answer to %s was lost", name, operation)
+		}
+	}
+}
+
+// What was made by a call whose answer was lost is not seen at once by every host of AWS.
+func TestARoleWhoseAnswerWasLostIsSeenLater(t *testing.T) {
+	a := newAccount(t, fakeaws.Config{})
+	faults := fakeaws.NewFaults(1)
+	faults.SetAppearing(2 * time.Second)
+	var lost atomic.Bool
+	a.SetIntercept(func(c fakeaws.Call) error {
+		if !strings.Contains(c.Entity, "-writer") {
+			return nil
+		}
+		if err := faults.Intercept(c); err != nil {
+			return err
+		}
+		if c.Operation == "iam:CreateRole" && !lost.Swap(true) {
+			return fakeaws.ErrAnswerLost
+		}
+		return nil
+	})
+	p, err := New(installation(t, "c9"), a.cloud, Options{})
+	require.NoError(t, err)
+	report, err := p.Bootstrap(t.Context(), Bootstrap{Controller: true})
+	require.NoError(t, err)
+	require.True(t, lost.Load())
+	require.Empty(t, report.Failed)
+	plan, err := p.PlanBootstrap(t.Context(), Bootstrap{Controller: true})
+	require.NoError(t, err)
+	require.Empty(t, plan.Actions)
 }

@@ -38,9 +38,7 @@ func (a *testAccount) asItselfWith(t testing.TB, tenantRoles []string, cluster s
 	a.Account(account).AddCluster(cluster)
 	root := a.provisioner(t, cluster, change...)
 	ctx := context.Background()
-	plan, err := root.PlanBootstrap(ctx, Bootstrap{Controller: true, TenantRoles: tenantRoles, Provisioner: iampolicy.Trust{Principals: []string{"arn:aws:iam::" + account + ":root"}}})
-	require.NoError(t, err)
-	r, err := root.Apply(ctx, plan)
+	r, err := root.Bootstrap(ctx, Bootstrap{Controller: true, TenantRoles: tenantRoles, Provisioner: iampolicy.Trust{Principals: []string{"arn:aws:iam::" + account + ":root"}}})
 	require.NoError(t, err)
 	require.Empty(t, r.Failed)
 

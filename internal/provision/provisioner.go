@@ -161,9 +161,29 @@ func (p *Provisioner) owner(tenants []Tenant, k groupKey) string {
 	return ""
 }
 
-// rounds is how often a tenant is looked at again in one run because somebody else was at
-// the same thing.
+// rounds is how often something is looked at in one run because somebody else was at it.
 const rounds = 3
+
+// anotherRound reports whether to look again after a round, and waits before it: what was made
+// a moment ago may not be seen by every host of AWS yet.
+func (p *Provisioner) anotherRound(ctx context.Context, round int, done applied) bool {
+	return len(done.again) > 0 && round < rounds && p.clock.Sleep(ctx, time.Second<<(round-1)) == nil
+}
+
+// add adds what a round found and did.
+func (r *Report) add(plan Result, done applied) {
+	for _, f := range plan.Findings {
+		if !slices.Contains(r.Findings, f) {
+			r.Findings = append(r.Findings, f)
+		}
+	}
+	r.Actions += len(plan.Actions)
+	r.Failed = done.failed
+	r.Writes += done.writes
+	for layer, n := range done.repaired {
+		r.Repaired[layer] += n
+	}
+}
 
 // Reconcile implements Engine.
 func (p *Provisioner) Reconcile(ctx context.Context, tenants []Tenant) (Report, error) {
@@ -179,24 +199,21 @@ func (p *Provisioner) Reconcile(ctx context.Context, tenants []Tenant) (Report, 
 		}
 		if round == 1 {
 			p.noteQuarantine(o)
-			report.Findings = plan.Findings
 		}
-		applied := p.apply(ctx, plan, o)
-		report.Actions += len(plan.Actions)
-		report.Failed = applied.failed
-		report.Writes += applied.writes
-		for layer, n := range applied.repaired {
-			report.Repaired[layer] += n
-		}
-		for _, s := range applied.statuses {
+		done := p.apply(ctx, plan, o)
+		report.add(plan, done)
+		for _, s := range done.statuses {
 			statuses[s.Tenant] = s
 		}
+		again := p.anotherRound(ctx, round, done)
 		if ctx.Err() != nil {
 			return report, ctx.Err()
 		}
-		if tenants = slices.DeleteFunc(slices.Clone(tenants), func(t Tenant) bool { return !applied.again[t.Name] }); len(tenants) == 0 || round == rounds {
+		if !again {
 			break
 		}
+		// The cluster's own groups are in every plan.
+		tenants = slices.DeleteFunc(slices.Clone(tenants), func(t Tenant) bool { return !done.again[t.Name] })
 	}
 	for _, s := range statuses {
 		report.Tenants = append(report.Tenants, s)
@@ -205,17 +222,25 @@ func (p *Provisioner) Reconcile(ctx context.Context, tenants []Tenant) (Report, 
 	return report, nil
 }
 
-// Apply does what a plan of this provisioner says, for as long as it is fresh: it does not
-// look at what is there again.
-func (p *Provisioner) Apply(ctx context.Context, plan Result) (Report, error) {
-	report := Report{Findings: plan.Findings, Actions: len(plan.Actions), Repaired: map[string]int{}}
-	o := &Observed{rolesInAccount: -1, roleQuota: -1}
-	if err := p.quotas(ctx, plan, o); err != nil {
-		return report, err
+// Bootstrap does what PlanBootstrap plans. The error is what kept it from being done at all;
+// what failed alone is in the report.
+func (p *Provisioner) Bootstrap(ctx context.Context, b Bootstrap) (Report, error) {
+	report := Report{Tenants: []TenantStatus{}, Repaired: map[string]int{}}
+	for round := 1; ; round++ {
+		plan, err := p.PlanBootstrap(ctx, b)
+		if err != nil {
+			return report, err
+		}
+		o := &Observed{rolesInAccount: -1, roleQuota: -1}
+		if err := p.quotas(ctx, plan, o); err != nil {
+			return report, err
+		}
+		done := p.apply(ctx, plan, o)
+		report.add(plan, done)
+		if again := p.anotherRound(ctx, round, done); !again || ctx.Err() != nil {
+			return report, ctx.Err()
+		}
 	}
-	applied := p.apply(ctx, plan, o)
-	report.Writes, report.Repaired, report.Tenants, report.Failed = applied.writes, applied.repaired, applied.statuses, applied.failed
-	return report, ctx.Err()
 }
 
 // quotas refuses a plan that the account has no room for, before anything is made.
