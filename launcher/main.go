@@ -217,9 +217,7 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		select {
 		case s := <-signals:
 			if s == syscall.SIGTERM || s == syscall.SIGINT {
-				if follower != nil {
-					follower.Leave(cmd.Process.Pid)
-				}
+				leave(follower, cmd.Process.Pid)
 				if err := to.Send(link.Message{Leave: o.grace}); err != nil {
 					log.Debug("the plugin is not told", "error", err)
 				}
@@ -228,6 +226,22 @@ func (o options) supervise(locked *os.File, signals <-chan os.Signal, stdout, st
 		case <-done:
 			return status(cmd.ProcessState, log)
 		}
+	}
+}
+
+// leave has the follower look a last time before the agent is told to end. A disk that does not answer holds up nothing.
+func leave(follower *catchup.Follower, pid int) {
+	if follower == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		follower.Leave(pid)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
 	}
 }
 

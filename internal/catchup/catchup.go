@@ -49,6 +49,7 @@ type Follower struct {
 	mu       sync.Mutex
 	trackers map[Log]*tracker
 	leaving  bool
+	failing  bool     // the folder cannot be written to
 	written  *journal // as it is on the disk; nil where it is not
 	touched  time.Time
 	finished map[string]time.Time
@@ -344,7 +345,16 @@ func (f *Follower) look(pid int) error {
 			}
 		}
 	}
-	return errors.Join(f.writeJournal(), f.clear(open))
+	f.keep(errors.Join(f.writeJournal(), f.clear(open)))
+	return nil
+}
+
+// keep tells once that the folder cannot be kept as it should be.
+func (f *Follower) keep(err error) {
+	if err != nil && !f.failing {
+		f.cfg.Log.Error("the catch-up folder cannot be kept: should the node fail now, lines of rotated files may be delivered twice, or not", "error", err)
+	}
+	f.failing = err != nil
 }
 
 // copy lays down what is due. The lock is not held meanwhile: a copy takes as long as it takes.
@@ -376,7 +386,7 @@ func (f *Follower) copy(ctx context.Context) {
 	if len(pieces) > 0 {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		_ = f.writeJournal() // the next look says why it cannot be written
+		f.keep(f.writeJournal())
 	}
 }
 

@@ -98,7 +98,7 @@ func plan(files []File, known past, same content, firstLine func(File) (time.Tim
 			oldest = min(oldest, younger)
 		}
 		// The last one was written when the agent stopped. Those before it had been rotated, and were read.
-		if last && !slices.ContainsFunc(known.gone, r.about) {
+		if last && len(files) > 0 && !slices.ContainsFunc(known.gone, r.about) {
 			p.Gaps = append(p.Gaps, Gap{Opened: r.Created})
 		}
 	}
@@ -152,6 +152,9 @@ func (v *version) lost(files []File, known past, firstLine func(File) (time.Time
 		return 0, false
 	case v.state == read && v.open:
 		from = v.position
+	}
+	if len(files) == 0 {
+		return v.size - from, v.size > from // its pod is gone, and need not have written any more
 	}
 	if v.rotated != "" {
 		// Of one that was compressed when it was found, the size is not known.

@@ -110,6 +110,8 @@ func TestPlan(t *testing.T) {
 		{name: "open at the agent's end, and removed since", before: journaled, files: []File{current(3)}, journal: []*version{
 			{rotated: at(5), state: read, open: true, position: 70, size: 90}, {rotated: at(6), state: read, open: true, position: 90, size: 90}, {id: FileID{Inode: 3}, state: read, open: true, position: 5}},
 			rows: []Row{row(6, 3, 5)}, from: 5, gaps: 1},
+		{name: "a pod that is gone, and was read", before: journaled, journal: []*version{{id: FileID{Inode: 3}, state: read, open: true, position: 90, size: 90}}, rows: []Row{row(6, 3, 90)}},
+		{name: "a pod that is gone, and was not read", before: journaled, journal: []*version{{id: FileID{Inode: 3}, state: read, open: true, position: 80, size: 90}}, rows: []Row{row(6, 3, 70)}, gaps: 1},
 		{name: "made since the journal was written", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{rotated: at(5), state: done}}, want: unread{at(6): 0}},
 		{name: "was to be laid down", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{rotated: at(5), state: due, from: 70}, {rotated: at(6), state: done}}, want: unread{at(5): 70}},
 		{name: "nothing was read of a file that is compressed now", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{id: FileID{Inode: 1}, state: read, head: head(1)}},
