@@ -44,7 +44,7 @@ func TestPodsGetTheirRolesByPodIdentity(t *testing.T) {
 }
 
 // sessionLife is how long the sessions last that the stand-in hands out then, for AWS's last 15 minutes at least.
-const sessionLife = 20 * time.Second
+const sessionLife = 10 * time.Second
 
 // rolesOnANode installs the chart so, and has a pod write while the kubelet renews the pods' tokens and their sessions end. With E2E_IDENTITY_SECONDS,
 // at least 600, the kubelet renews tokens for their age alone; without, it is restarted, and has to make others.
@@ -56,8 +56,10 @@ func rolesOnANode(t *testing.T, c *realnode.Cluster, how realnode.Identity) real
 	require.NoError(t, err)
 	c.AWS.SetSessionLife(sessionLife)
 	t.Cleanup(func() { c.AWS.SetSessionLife(0) })
-	shortTokens := realnode.Values{"serviceAccount": realnode.Values{"annotations": realnode.Values{realnode.TokenLife: "600"}}}
-	roles := installedAs(t, c, how, realnode.Values{"fluentBit": shortTokens, "provisioner": shortTokens})
+	shortTokens := realnode.Values{"annotations": realnode.Values{realnode.TokenLife: "600"}}
+	roles := installedAs(t, c, how, realnode.Values{
+		"fluentBit": realnode.Values{"minReadySeconds": 0, "serviceAccount": shortTokens}, "provisioner": realnode.Values{"serviceAccount": shortTokens},
+	})
 	signers := watchSigners(t, c)
 	for _, p := range append(agents(t, c), provisioners(t, c)...) {
 		for _, container := range p.Spec.Containers {

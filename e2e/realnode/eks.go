@@ -352,8 +352,8 @@ func (i Identity) over(roles Roles) Values {
 	if i == Environment {
 		return Values{}
 	}
-	keyless := Values{"envFrom": []Values{}}
-	v := Values{"identity": Values{"mode": string(i)}, "fluentBit": keyless, "provisioner": keyless, "canary": keyless}
+	keyless := func() Values { return Values{"envFrom": []Values{}} }
+	v := Values{"identity": Values{"mode": string(i)}, "fluentBit": keyless(), "provisioner": keyless(), "canary": keyless()}
 	if i == IRSA {
 		v["identity"] = Values{"mode": string(i), "writerRoleArn": roles["writer"], "provisionerRoleArn": roles["provisioner"], "canaryRoleArn": roles["canary"]}
 	}

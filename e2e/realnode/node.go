@@ -439,9 +439,11 @@ func (n *Node) UnmountState(ctx context.Context) error {
 
 const others = stateFolder + "/of-others"
 
-// FillState takes all room that is left there, until EmptyState.
-func (n *Node) FillState(ctx context.Context) error {
-	return n.machine.try(ctx, "sh", "-c", `dd if=/dev/zero bs=4k >>"$1" 2>/dev/null || true`, "fill", others)
+// FillState takes the room that is left there but for so many bytes, until EmptyState.
+func (n *Node) FillState(ctx context.Context, leave int) error {
+	const script = `blocks=$((($(df --output=avail --block-size=1 "$1" | tail -1) - $3) / 4096))
+[ "$blocks" -le 0 ] || dd if=/dev/zero bs=4096 count="$blocks" >>"$2" 2>/dev/null || true`
+	return n.machine.try(ctx, "sh", "-c", script, "fill", stateFolder, others, fmt.Sprint(leave))
 }
 
 // EmptyState takes FillState back.
