@@ -25,6 +25,8 @@ type CloudWatch struct {
 	Endpoint, Region, AccessKey, SecretKey string
 	// CAFile is the PEM file of the endpoint's authority; empty for http.
 	CAFile string
+	// HTTP trusts that authority.
+	HTTP *http.Client
 }
 
 // NewCloudWatch makes a client of the endpoint; caPEM is nil for http.
@@ -42,7 +44,7 @@ func NewCloudWatch(endpoint, region, accessKey, secretKey, caFile string, caPEM 
 			Region: region, BaseEndpoint: &endpoint, HTTPClient: client,
 			Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(accessKey, secretKey, "")),
 		}),
-		Endpoint: endpoint, Region: region, AccessKey: accessKey, SecretKey: secretKey, CAFile: caFile,
+		Endpoint: endpoint, Region: region, AccessKey: accessKey, SecretKey: secretKey, CAFile: caFile, HTTP: client,
 	}, nil
 }
 

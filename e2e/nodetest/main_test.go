@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/realnode"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
 // shared is the cluster of all tests, started by the first that needs it.
@@ -77,6 +78,7 @@ func aCluster(t *testing.T) *realnode.Cluster {
 		began := time.Now()
 		shared.c, shared.err = realnode.Start(ctx, realnode.Options{
 			Nodes: size(t, "E2E_NODES", 1), LogMaxSize: "1Mi", LogMaxFiles: 3, LogMonitorInterval: rotationInterval,
+			AWS: fakeaws.Config{Enforce: true},
 			Log: func(format string, args ...any) { fmt.Printf("node: "+format+"\n", args...) },
 		})
 		if shared.err == nil {
@@ -110,11 +112,23 @@ func released(t *testing.T, c *realnode.Cluster) {
 // installed is the chart's release with values of the test's; it goes when the test ends.
 func installed(t *testing.T, c *realnode.Cluster, over realnode.Values) {
 	t.Helper()
+	removed(t, c)
+	install(t, c, over)
+	uninstalledLater(t, c)
+}
+
+// removed uninstalls what released has left.
+func removed(t *testing.T, c *realnode.Cluster) {
+	t.Helper()
 	if shared.released {
 		require.NoError(t, c.Uninstall(within(t, 4*time.Minute)))
 		shared.released = false
 	}
-	install(t, c, over)
+}
+
+// uninstalledLater uninstalls the release when the test ends.
+func uninstalledLater(t *testing.T, c *realnode.Cluster) {
+	t.Helper()
 	t.Cleanup(func() {
 		describe(t, c)
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)

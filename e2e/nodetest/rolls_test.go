@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +70,61 @@ func TestAnUpgradeAndTheWayBackLoseNoLine(t *testing.T) {
 		_, err := c.Helm(ctx, "rollback", realnode.ReleaseName, "1", "--namespace", realnode.ReleaseNamespace, "--wait", "--timeout", "3m")
 		require.NoError(t, err)
 	})
+}
+
+// A new version is rolled out, and taken back: two images with other contents. E2E_VERSIONS is how often.
+func TestARollOfVersionsAndTheWayBackLoseNoLine(t *testing.T) {
+	c := onFluentBit(t)
+	released(t, c)
+	const next = "99.0.0"
+	began := time.Now()
+	require.NoError(t, c.AddVersion(within(t, 10*time.Minute), next))
+	t.Logf("images of version %s: %.1f s", next, time.Since(began).Seconds())
+	rounds := size(t, "E2E_VERSIONS", 1)
+	ctx := within(t, time.Duration(rounds+2)*5*time.Minute)
+	w := realnode.Writer{Tenant: "versions", Name: "versions", Node: c.Nodes[0].Name, Rate: float64(size(t, "E2E_RATE", 5000)), Size: 200}
+	tenant(t, c, w.Tenant)
+	require.NoError(t, c.StartWriter(ctx, w))
+	require.NoError(t, c.Until(ctx, "its first lines arrive", func() (bool, error) { return c.Lines.Arrived(w.Name) > 0, nil }))
+	files, err := c.WatchRotations(w)
+	require.NoError(t, err)
+	began = time.Now()
+	is := func(version, said string) {
+		t.Helper()
+		for _, p := range append(agents(t, c), provisioners(t, c)...) {
+			require.True(t, strings.HasSuffix(p.Spec.Containers[0].Image, ":"+version), p.Spec.Containers[0].Image)
+		}
+		log, err := c.Admin.CoreV1().Pods(realnode.ReleaseNamespace).GetLogs(onFirstNode(t, c, agents(t, c)).Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		require.NoError(t, err)
+		require.Contains(t, string(log), said)
+	}
+	roll := func(what string, do func()) {
+		t.Helper()
+		old, at := agents(t, c), time.Now()
+		do()
+		renewed := agents(t, c)
+		require.NotEqual(t, onFirstNode(t, c, old).Name, onFirstNode(t, c, renewed).Name)
+		ended, started := gap(t, c, old, renewed)
+		t.Logf("%s: %.0f s; the old agent ended after %.1f s, the new one started %.1f s later", what, time.Since(at).Seconds(), ended.Sub(at).Seconds(), started.Sub(ended).Seconds())
+		time.Sleep(5 * time.Second) // the new agent has caught up
+	}
+	tag := realnode.Values{"image": realnode.Values{"tag": next}}
+	for range rounds {
+		is(c.Images.Version(), " starting version=dev ")
+		roll("upgrade", func() {
+			require.NoError(t, c.Upgrade(ctx, realnode.Values{"fluentBit": tag, "provisioner": tag}))
+		})
+		is(next, " starting version="+next+" ")
+		roll("rollback", func() {
+			_, err := c.Helm(ctx, "rollback", realnode.ReleaseName, "--namespace", realnode.ReleaseNamespace, "--wait", "--timeout", "3m")
+			require.NoError(t, err)
+		})
+	}
+	is(c.Images.Version(), " starting version=dev ")
+	lines, err := c.StopWriter(ctx, w)
+	require.NoError(t, err)
+	t.Logf("%d rolls in %.0f s, %d rotations", 2*rounds, time.Since(began).Seconds(), len(files.Stop()))
+	judge(t, c, w, lines, once)
 }
 
 // aheads are how long before a rotation a roll begins: in some of them nothing reads between the old agent and the new one when it comes.

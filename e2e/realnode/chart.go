@@ -3,14 +3,22 @@ package realnode
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/eks-tenant-logs/eks-tenant-logs/e2e/helm"
+	"github.com/eks-tenant-logs/eks-tenant-logs/internal/fakeaws"
 )
 
 // The release, as docs/install.md has it.
@@ -31,6 +40,7 @@ const (
 	secretName       = "aws-credentials"
 	caName           = "aws-authority"
 	caMount          = "/etc/aws-authority"
+	readers          = "arn:aws:iam::" + account + ":role/$(tenant)-readers"
 )
 
 // Values are the chart's, as YAML has them.
@@ -54,7 +64,7 @@ func (c *Cluster) values() Values {
 		"admissionPolicy": Values{"allowedGroups": []string{"system:masters"}},
 	}
 	v["canary"].(Values)["timeout"] = "60s"
-	v["provisioner"].(Values)["readerRoles"] = Values{"trust": Values{"principals": []string{"arn:aws:iam::123456789012:role/$(tenant)-readers"}}}
+	v["provisioner"].(Values)["readerRoles"] = Values{"trust": Values{"principals": []string{readers}}}
 	return v
 }
 
@@ -85,15 +95,39 @@ func (c *Cluster) Helm(ctx context.Context, args ...string) (string, error) {
 	return helm.Run(ctx, binary, home, c.Kubeconfig, args...)
 }
 
-// Install does what docs/install.md says, and returns when Helm finds everything ready. It can be called again after Uninstall.
+// Install does what docs/install.md says, with an administrator's key in a Secret, and returns when Helm finds everything ready. It can be called again
+// after Uninstall.
 func (c *Cluster) Install(ctx context.Context, over Values) error {
-	if err := c.bootstrap(ctx); err != nil {
-		return err
+	_, err := c.InstallAs(ctx, Environment, over)
+	return err
+}
+
+// InstallAs is Install where the pods have their credentials from elsewhere, and returns the roles that bootstrap made.
+func (c *Cluster) InstallAs(ctx context.Context, identity Identity, over Values) (Roles, error) {
+	roles, err := c.bootstrap(ctx, identity)
+	if err != nil {
+		return nil, err
 	}
+	var associated Roles
+	if identity == PodIdentity {
+		associated = roles
+	}
+	if c.eks != nil {
+		if err := c.associate(ctx, associated); err != nil {
+			return nil, err
+		}
+	}
+	return roles, c.firstInstall(ctx, Merge(identity.over(roles), over))
+}
+
+func (c *Cluster) firstInstall(ctx context.Context, over Values) error {
 	if err := c.namespace(ctx, ReleaseNamespace, "privileged"); err != nil {
 		return err
 	}
 	if err := c.namespace(ctx, "tenant-"+CanaryTenant, "baseline"); err != nil {
+		return err
+	}
+	if err := c.reader(ctx, CanaryTenant); err != nil {
 		return err
 	}
 	return c.install(ctx, "install", over)
@@ -120,6 +154,26 @@ func (c *Cluster) install(ctx context.Context, command string, over Values) erro
 	return nil
 }
 
+// InstallAlso installs the chart once more, as another cluster of the account would have it: with a release and a namespace of its own, and values over
+// those of the first, of which clusterName, the log groups' prefixes and storage.hostPath must be among them.
+func (c *Cluster) InstallAlso(ctx context.Context, release, namespace string, over Values) error {
+	if err := c.namespace(ctx, namespace, "privileged"); err != nil {
+		return err
+	}
+	text, err := yaml.Marshal(Merge(c.values(), over))
+	if err != nil {
+		return err
+	}
+	file, err := c.write(release+".yaml", text)
+	if err != nil {
+		return err
+	}
+	if _, err = c.Helm(ctx, "install", release, filepath.Join(c.options.Root, "charts/eks-tenant-logs"), "--namespace", namespace, "--values", file, "--wait", "--timeout", "3m"); err != nil {
+		err = errors.Join(err, errors.New(c.Describe(ctx, namespace)))
+	}
+	return err
+}
+
 // HelmTest runs `helm test`, and returns what the canary said.
 func (c *Cluster) HelmTest(ctx context.Context) (string, error) {
 	_, err := c.Helm(ctx, "test", ReleaseName, "--namespace", ReleaseNamespace, "--timeout", "2m")
@@ -142,23 +196,37 @@ func (c *Cluster) Uninstall(ctx context.Context) error {
 		return err
 	}
 	for _, n := range c.Nodes {
-		if err := os.RemoveAll(n.Path("/var/lib/eks-tenant-logs")); err != nil {
+		if err := os.RemoveAll(n.Path(stateFolder)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// bootstrap makes the account's roles and the platform's groups.
-func (c *Cluster) bootstrap(ctx context.Context) error {
+// bootstrap makes the account's roles and the platform's groups, with the choices that values has.
+func (c *Cluster) bootstrap(ctx context.Context, identity Identity) (Roles, error) {
+	return c.Bootstrap(ctx, clusterName, identity.bootstrapArgs()...)
+}
+
+// Bootstrap runs `tenantlogs bootstrap` for a cluster of the account, with an administrator's key.
+func (c *Cluster) Bootstrap(ctx context.Context, cluster string, args ...string) (Roles, error) {
 	endpoint := c.AWS.CloudWatch.Endpoint
-	cmd := exec.CommandContext(ctx, filepath.Join(buildFolder(c.options.Root), "tenantlogs"), "bootstrap", "--cluster", clusterName, "--region", Region,
-		"--writer-principal=arn:aws:iam::123456789012:root", "--endpoint", endpoint, "--sts-endpoint", endpoint, "--iam-endpoint", endpoint, "--kms-endpoint", endpoint, "--eks-endpoint", endpoint)
+	cmd := exec.CommandContext(ctx, filepath.Join(buildFolder(c.options.Root), "tenantlogs"), "bootstrap", "--cluster", cluster, "--region", Region, "--trust-principal", readers,
+		"--endpoint", endpoint, "--sts-endpoint", endpoint, "--iam-endpoint", endpoint, "--kms-endpoint", endpoint, "--eks-endpoint", endpoint, "--output=json")
+	cmd.Args = append(cmd.Args, args...)
 	cmd.Env = append(os.Environ(), c.AWS.CloudWatch.Env()...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("tenantlogs bootstrap: %w: %s", err, out)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("tenantlogs bootstrap: %w: %s%s", err, &out, &errs)
 	}
-	return nil
+	var made struct {
+		Roles Roles `json:"roles"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &made); err != nil {
+		return nil, fmt.Errorf("tenantlogs bootstrap: %w: %s", err, &out)
+	}
+	return made.Roles, nil
 }
 
 // namespace makes one with a Pod Security level, and what the release's pods need there. It waits for the service account without which no pod
@@ -187,23 +255,43 @@ func (c *Cluster) namespace(ctx context.Context, name, level string) error {
 
 // Tenant makes a tenant's namespace, and waits until the provisioner has made its log group.
 func (c *Cluster) Tenant(ctx context.Context, name string) error {
-	if err := c.namespace(ctx, "tenant-"+name, "baseline"); err != nil {
+	if err := c.reader(ctx, name); err != nil {
 		return err
 	}
-	return c.Until(ctx, "tenant "+name+" has its log group", func() (bool, error) {
-		for _, g := range c.AWS.Groups() {
-			if g.Name == Group(name) {
-				return true, nil
-			}
-		}
-		return false, nil
+	return c.Namespace(ctx, "tenant-"+name, Group(name))
+}
+
+// reader makes the role of a tenant's people, whom its reader role is to trust: AWS refuses a trust policy that names a role that is not there.
+func (c *Cluster) reader(ctx context.Context, tenant string) error {
+	var exists *iamtypes.EntityAlreadyExistsException
+	_, err := c.AWS.iamAPI().CreateRole(ctx, &iam.CreateRoleInput{
+		RoleName: aws.String(tenant + "-readers"), AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + account + `:root"},"Action":"sts:AssumeRole"}}`),
+	})
+	if errors.As(err, &exists) {
+		return nil
+	}
+	return err
+}
+
+// Namespace makes a namespace, and waits until a provisioner has made a log group.
+func (c *Cluster) Namespace(ctx context.Context, name, group string) error {
+	if err := c.namespace(ctx, name, "baseline"); err != nil {
+		return err
+	}
+	return c.Until(ctx, "namespace "+name+" has its log group", func() (bool, error) {
+		return slices.ContainsFunc(c.AWS.Groups(), func(g fakeaws.Group) bool { return g.Name == group }), nil
 	})
 }
 
 // DeleteTenant deletes a tenant's namespace, and does not wait until its pods are gone. The log group stays.
 func (c *Cluster) DeleteTenant(ctx context.Context, name string) error {
+	return c.DeleteNamespace(ctx, "tenant-"+name)
+}
+
+// DeleteNamespace is the same for any namespace.
+func (c *Cluster) DeleteNamespace(ctx context.Context, name string) error {
 	now := int64(0)
-	err := c.Admin.CoreV1().Namespaces().Delete(ctx, "tenant-"+name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+	err := c.Admin.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -247,6 +335,23 @@ func (c *Cluster) Agents(ctx context.Context) ([]corev1.Pod, error) {
 		return nil, err
 	}
 	return pods.Items, nil
+}
+
+// Metrics are those of an agent's pod, of the plugin and the launcher, as Prometheus gets them.
+func (c *Cluster) Metrics(ctx context.Context, p corev1.Pod) (string, error) {
+	transport := &http.Transport{DialContext: c.Dial}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(p.Status.PodIP, "2021")+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return string(text), err
 }
 
 // Until asks until it is so, and says what was waited for if it does not come to be.

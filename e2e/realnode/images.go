@@ -30,10 +30,14 @@ type Images struct {
 	// Missing says why there is no Fluent Bit, if there is none.
 	Missing error
 
-	archives []string
+	version  string
+	archives map[string]string // by the image's name
 }
 
 const (
+	fluentBitImage   = "ghcr.io/eks-tenant-logs/fluent-bit:"
+	provisionerImage = "ghcr.io/eks-tenant-logs/provisioner:"
+
 	toolImage  = "localhost/tenantlogs/tool:1"
 	pauseImage = "localhost/tenantlogs/pause:1"
 )
@@ -51,7 +55,7 @@ var stages = map[string]struct {
 
 // buildImages builds all images of the nodes, and archives of them.
 func (c *Cluster) buildImages(ctx context.Context) error {
-	b := &builder{ctx: ctx, c: c, work: c.path("images")}
+	b := c.builder(ctx)
 	if err := os.MkdirAll(b.work, 0o755); err != nil {
 		return err
 	}
@@ -63,7 +67,7 @@ func (c *Cluster) buildImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Images = Images{FluentBit: "ghcr.io/eks-tenant-logs/fluent-bit:" + version, Provisioner: "ghcr.io/eks-tenant-logs/provisioner:" + version, Tool: toolImage}
+	c.Images = Images{FluentBit: fluentBitImage + version, Provisioner: provisionerImage + version, Tool: toolImage, version: version, archives: map[string]string{}}
 	for _, step := range []func() error{b.tool, b.fluentBitBase, b.staticBase, b.final} {
 
 		if err := step(); err != nil {
@@ -89,6 +93,56 @@ type builder struct {
 	ctx  context.Context
 	c    *Cluster
 	work string
+}
+
+func (c *Cluster) builder(ctx context.Context) *builder {
+	return &builder{ctx: ctx, c: c, work: c.path("images")}
+}
+
+// AddVersion builds plugin, launcher and provisioner again as another version of this commit, makes images of that version of the ones that are there,
+// and gives the nodes those.
+func (c *Cluster) AddVersion(ctx context.Context, version string) error {
+	b := c.builder(ctx)
+	out := filepath.Join(b.work, "build-"+version)
+	make := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", c.options.Root, "plugin", "launcher", "provisioner", "VERSION="+version, "BUILD="+out)
+	make.Env = environment.Build()
+	if said, err := make.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(make.Args, " "), err, said)
+	}
+	for from, image := range map[string]struct {
+		name  string
+		files map[string]string
+	}{
+		c.Images.FluentBit: {fluentBitImage + version, map[string]string{
+			"out_cloudwatch_tenants.so": "/fluent-bit/plugins/out_cloudwatch_tenants.so", "tenantlogs-launcher": "/fluent-bit/bin/tenantlogs-launcher",
+		}},
+		c.Images.Provisioner: {provisionerImage + version, map[string]string{"tenantlogs": "/tenantlogs"}},
+	} {
+		container, err := b.buildah("from", "docker-archive:"+c.Images.archives[from])
+		if err != nil {
+			return err
+		}
+		for file, to := range image.files {
+			if _, err := b.buildah("copy", "--quiet", "--chmod=0555", container, filepath.Join(out, programArch, file), to); err != nil {
+				return err
+			}
+		}
+		if _, err := b.buildah("config", "--label", "org.opencontainers.image.version="+version, container); err != nil {
+			return err
+		}
+		if _, err := b.buildah("commit", "--quiet", "--rm", container, image.name); err != nil {
+			return err
+		}
+		if err := b.archive(image.name); err != nil {
+			return err
+		}
+		for _, n := range c.Nodes {
+			if err := n.Import(ctx, c.Images.archives[image.name]); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(filepath.Join(b.work, "store"))
 }
 
 func (b *builder) buildah(args ...string) (string, error) {
@@ -125,7 +179,7 @@ func (b *builder) archive(name string) error {
 	if _, err := b.buildah("push", "--quiet", name, "docker-archive:"+file+":"+name); err != nil {
 		return err
 	}
-	b.c.Images.archives = append(b.c.Images.archives, file)
+	b.c.Images.archives[name] = file
 	return nil
 }
 
@@ -321,6 +375,9 @@ func lastStages(dockerfile string, keep ...string) (text string, used []string, 
 	}
 	return out.String(), used, nil
 }
+
+// Version is the tag of the images that were built first, the chart's appVersion.
+func (i Images) Version() string { return i.version }
 
 // String says what the agent is.
 func (i Images) String() string {

@@ -231,6 +231,17 @@ func (n *Node) KilledForMemory(ctx context.Context, container string) (bool, err
 	return strings.TrimSpace(out) != "0" && strings.TrimSpace(out) != "", err
 }
 
+// Signal sends a signal to the processes of a container that run a program of this name, and fails where there is none.
+func (n *Node) Signal(ctx context.Context, container, program, signal string) error {
+	const script = `set -eu
+found=
+for pid in $("$1" --namespace k8s.io tasks ps "$2" | awk 'NR > 1 {print $1}'); do
+  [ "$(cat "/proc/$pid/comm")" != "$3" ] || { kill "-$4" "$pid"; found=1; }
+done
+[ -n "$found" ] || { echo "no process $3 is in the container"; exit 1; }`
+	return n.machine.try(ctx, "bash", "-c", script, "signal", n.c.parts.ctr, container, program, signal)
+}
+
 // Tasks are when containers' first processes started and ended, by the containers' ids, as containerd said it.
 func (n *Node) Tasks() (started, ended map[string]time.Time, err error) {
 	text, err := os.ReadFile(n.logFile("events"))
@@ -409,6 +420,31 @@ func (n *Node) kubeletConfig() map[string]any {
 		"volumePluginDir": "/var/lib/kubelet/volume-plugins", "maxPods": 250,
 		// The machine's disk is not the node's: neither pods nor images go because that is full, unless KeepFree says so.
 		"evictionHard": map[string]string{"memory.available": "100Mi", "nodefs.available": n.keeps, "imagefs.available": n.keeps}, "evictionPressureTransitionPeriod": "5s", "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
-		"nodeStatusUpdateFrequency": "4s", "kubeAPIQPS": 200, "kubeAPIBurst": 400, "registryPullQPS": 0, "serializeImagePulls": false,
+		"nodeStatusUpdateFrequency": "4s", "syncFrequency": "10s", "kubeAPIQPS": 200, "kubeAPIBurst": 400, "registryPullQPS": 0, "serializeImagePulls": false,
 	}
 }
+
+// stateFolder is the agents' on a node, as the chart has it.
+const stateFolder = "/var/lib/eks-tenant-logs"
+
+// MountState puts a volume of its own, of a size such as 32m, under the agent's folder, until UnmountState. Both are for times without an agent.
+func (n *Node) MountState(ctx context.Context, size string) error {
+	return n.machine.try(ctx, "sh", "-c", `mkdir -p "$1" && mount -t tmpfs -o "size=$2" state "$1"`, "mount", stateFolder, size)
+}
+
+// UnmountState takes MountState back.
+func (n *Node) UnmountState(ctx context.Context) error {
+	return n.machine.try(ctx, "sh", "-c", `! mountpoint -q "$1" || umount --lazy "$1"`, "umount", stateFolder)
+}
+
+const others = stateFolder + "/of-others"
+
+// FillState takes the room that is left there but for so many bytes, until EmptyState.
+func (n *Node) FillState(ctx context.Context, leave int) error {
+	const script = `blocks=$((($(df --output=avail --block-size=1 "$1" | tail -1) - $3) / 4096))
+[ "$blocks" -le 0 ] || dd if=/dev/zero bs=4096 count="$blocks" >>"$2" 2>/dev/null || true`
+	return n.machine.try(ctx, "sh", "-c", script, "fill", stateFolder, others, fmt.Sprint(leave))
+}
+
+// EmptyState takes FillState back.
+func (n *Node) EmptyState(ctx context.Context) error { return n.machine.try(ctx, "rm", others) }

@@ -151,7 +151,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--tls-cert-file="+pki("server.crt"), "--tls-private-key-file="+pki("server.key"), "--client-ca-file="+pki("ca.crt"),
 		"--kubelet-client-certificate="+pki("kubelet-client.crt"), "--kubelet-client-key="+pki("kubelet-client.key"), "--kubelet-certificate-authority="+pki("ca.crt"),
 		"--kubelet-preferred-address-types=InternalIP",
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file="+pki("tokens.pub"), "--service-account-signing-key-file="+pki("tokens.key"),
+		"--service-account-issuer="+issuerURL, "--service-account-key-file="+pki("tokens.pub"), "--service-account-signing-key-file="+pki("tokens.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction,PodSecurity,ValidatingAdmissionPolicy",
 		"--allow-privileged=true", "--service-cluster-ip-range="+serviceRange); err != nil {
 		return err

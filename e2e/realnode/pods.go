@@ -22,6 +22,8 @@ import (
 type Writer struct {
 	// Tenant has the namespace tenant-<Tenant>; Name is the pod's, and what its lines begin with.
 	Tenant, Name string
+	// In is another namespace, where that is not a tenant's.
+	In string
 	// Lines is how many, 0 until StopWriter; Rate how many a second, 0 as fast as they are taken; Size their length, 0 is 100 bytes.
 	Lines int
 	Rate  float64
@@ -33,7 +35,12 @@ type Writer struct {
 }
 
 // Namespace is the writer's.
-func (w Writer) Namespace() string { return "tenant-" + w.Tenant }
+func (w Writer) Namespace() string {
+	if w.In != "" {
+		return w.In
+	}
+	return "tenant-" + w.Tenant
+}
 
 // args are the tool's.
 func (w Writer) args() []string {
@@ -61,6 +68,23 @@ func (w Writer) Pod() *corev1.Pod {
 		Spec: corev1.PodSpec{
 			RestartPolicy: corev1.RestartPolicyNever, NodeName: w.Node, AutomountServiceAccountToken: &none, EnableServiceLinks: &none,
 			TerminationGracePeriodSeconds: &short, Containers: []corev1.Container{w.Container()},
+		},
+	}
+}
+
+// Command is a pod that runs tenantlogs once. It trusts the stand-in's authority and has no key; it is labelled asks=<account>.
+func (c *Cluster) Command(name, namespace, account string, args ...string) *corev1.Pod {
+	none := false
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"asks": account}},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: account, RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: &none, EnableServiceLinks: &none,
+			Containers: []corev1.Container{{
+				Name: "tenantlogs", Image: c.Images.Provisioner, ImagePullPolicy: corev1.PullNever, Args: args,
+				Env:          []corev1.EnvVar{{Name: "AWS_CA_BUNDLE", Value: caMount + "/ca.pem"}, {Name: "AWS_EC2_METADATA_DISABLED", Value: "true"}},
+				VolumeMounts: []corev1.VolumeMount{{Name: caName, MountPath: caMount, ReadOnly: true}},
+			}},
+			Volumes: []corev1.Volume{{Name: caName, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: caName}}}}},
 		},
 	}
 }

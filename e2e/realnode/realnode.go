@@ -106,6 +106,7 @@ type Cluster struct {
 	plane   *machine
 	lock    *os.File
 	relays  []net.Listener
+	eks     *EKS
 	stop    sync.Once
 	stopErr error
 }

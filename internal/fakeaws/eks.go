@@ -47,6 +47,20 @@ func (v Account) AddCluster(name string) string {
 	return c.arn
 }
 
+// SetClusterIssuer says where the service account tokens of a cluster come from, which AddCluster has made: a name that begins with https://, of which
+// TrustIssuer tells the keys.
+func (v Account) SetClusterIssuer(cluster, issuer string) error {
+	s := v.a
+	s.eks.mu.Lock()
+	defer s.eks.mu.Unlock()
+	c := s.eks.clusters[cluster]
+	if c == nil {
+		return noSuchCluster(cluster)
+	}
+	c.issuer = issuer
+	return nil
+}
+
 // regionalARN makes an ARN of a service in the server's region.
 func (s *account) regionalARN(service, resource string) string {
 	return "arn:" + s.cfg.Partition + ":" + service + ":" + s.cfg.Region + ":" + s.id + ":" + resource

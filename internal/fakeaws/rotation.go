@@ -78,6 +78,10 @@ func revoked(caller identity, call string) *APIError {
 	return denied(caller, call, permission{action: call, resource: "*"}, true)
 }
 
+// SetSessionLife has sessions that are handed out from now on end after d, whatever was asked for; 0 ends that. Their holders are told so. AWS's
+// shortest session, of 15 minutes, would make a test of renewals long.
+func (s *Server) SetSessionLife(d time.Duration) { s.sessionLife.Store(int64(d)) }
+
 // ReplaceIssuerKey replaces the key that web identity tokens are signed with: those made before are
 // refused with InvalidIdentityToken, as where a cluster's issuer has rotated its keys.
 func (s *Server) ReplaceIssuerKey() {

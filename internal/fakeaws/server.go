@@ -159,8 +159,11 @@ type Server struct {
 	assumed []AssumedRole
 	used    map[string]map[string]bool // by role, what its sessions were allowed
 
-	documents sync.Map // text of a policy that was checked → *iampolicy.Document
-	tokenKey  []byte   // signs web identity tokens; replaced, never changed
+	documents sync.Map           // text of a policy that was checked → *iampolicy.Document
+	tokenKey  []byte             // signs web identity tokens; replaced, never changed
+	issuers   map[string]*issuer // by name: see TrustIssuer
+
+	sessionLife atomic.Int64 // SetSessionLife's
 
 	stats stats
 

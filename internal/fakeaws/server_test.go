@@ -230,7 +230,7 @@ func TestSTS(t *testing.T) {
 	c := out.Credentials
 	require.Equal(t, "arn:aws:sts::210987654321:assumed-role/tenant-acme/node-1", *out.AssumedRoleUser.Arn)
 	require.WithinDuration(t, time.Now().Add(15*time.Minute), *c.Expiration, time.Minute)
-	require.Equal(t, []fakeaws.AssumedRole{{role, "node-1", "acme:1", *c.AccessKeyId}}, f.AssumedRoles())
+	require.Equal(t, []fakeaws.AssumedRole{{RoleARN: role, SessionName: "node-1", ExternalID: "acme:1", AccessKeyID: *c.AccessKeyId}}, f.AssumedRoles())
 	require.Contains(t, f.AccessKeyIDs(), *c.AccessKeyId)
 
 	// The credentials work, with their token only.

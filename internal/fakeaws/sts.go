@@ -10,12 +10,15 @@ import (
 	"time"
 )
 
-// AssumedRole is one successful AssumeRole.
+// AssumedRole is one session that was handed out.
 type AssumedRole struct {
 	RoleARN     string `json:"roleArn"`
 	SessionName string `json:"sessionName"`
 	ExternalID  string `json:"externalId"`  // "" when none was given
 	AccessKeyID string `json:"accessKeyId"` // of the credentials handed out
+	// Of a service account's token, by IRSA or EKS Pod Identity: whom it is about, and which token it was. "" otherwise.
+	Subject string `json:"subject,omitempty"`
+	TokenID string `json:"tokenId,omitempty"`
 }
 
 // AssumedRoles returns the roles that were assumed, in order.
@@ -132,6 +135,8 @@ type session struct {
 	tags         map[string]string
 	transitive   []string
 	federated    string
+	// Of the token that it was asked for with, for AssumedRoles.
+	subject, tokenID string
 }
 
 // sessionResult is the part of the answers about a new session.
@@ -148,17 +153,21 @@ type sessionResult struct {
 func (s *Server) begin(x session) (sessionResult, Credentials) {
 	at := s.wall()
 	role := roleARN.FindStringSubmatch(x.role)
+	life := time.Duration(x.seconds) * time.Second
+	if most := time.Duration(s.sessionLife.Load()); most > 0 {
+		life = min(life, most)
+	}
 	c := credential{
 		arn:     "arn:" + s.cfg.Partition + ":sts::" + role[1] + ":assumed-role/" + role[2] + "/" + x.name,
 		userID:  x.roleID + ":" + x.name,
-		expires: at.Add(time.Duration(x.seconds) * time.Second),
+		expires: at.Add(life),
 		principal: principal{
 			role: x.role, roleID: x.roleID, session: x.policies, tags: x.tags, transitive: x.transitive, federated: x.federated, issued: at,
 		},
 	}
 	key := s.newKey("ASIA", c)
 	s.authMu.Lock()
-	s.assumed = append(s.assumed, AssumedRole{x.role, x.name, x.externalID, key.AccessKeyID})
+	s.assumed = append(s.assumed, AssumedRole{x.role, x.name, x.externalID, key.AccessKeyID, x.subject, x.tokenID})
 	s.authMu.Unlock()
 	return sessionResult{c.arn, c.userID, key.AccessKeyID, key.SecretAccessKey, key.SessionToken, xmlTime(c.expires)}, key
 }

@@ -6,27 +6,58 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
 
-// webIdentity is a service account token: the claims that STS looks at.
+// webIdentity is a service account token: the claims that STS and EKS Auth look at.
 type webIdentity struct {
-	Issuer   string `json:"iss"` // with https://
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"`
-	Expires  int64  `json:"exp"` // seconds since 1970
+	Issuer     string     `json:"iss"` // with https://
+	Subject    string     `json:"sub"`
+	Audience   audiences  `json:"aud"`
+	Expires    int64      `json:"exp"` // seconds since 1970
+	NotBefore  int64      `json:"nbf,omitempty"`
+	ID         string     `json:"jti,omitempty"`
+	Kubernetes kubernetes `json:"kubernetes.io,omitzero"`
 }
 
+// kubernetes is what a cluster's issuer says of the pod that a token was made for.
+type kubernetes struct {
+	Namespace      string `json:"namespace"`
+	Pod            object `json:"pod"`
+	ServiceAccount object `json:"serviceaccount"`
+}
+
+type object struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+}
+
+// audiences is a list, which JSON Web Tokens may have as one string (RFC 7519, 4.1.3).
+type audiences []string
+
+func (a *audiences) UnmarshalJSON(text []byte) error {
+	var one string
+	if json.Unmarshal(text, &one) == nil {
+		*a = audiences{one}
+		return nil
+	}
+	return json.Unmarshal(text, (*[]string)(a))
+}
+
+// ownAlgorithm is what the server signs tokens with itself, for issuers whose keys it was not told of.
+const ownAlgorithm = "HS256"
+
 // WebIdentityToken makes a token as a cluster's issuer would, for AssumeRoleWithWebIdentity: issuer begins with https://.
-// It is signed with a key of the server's own (HS256), where AWS verifies the issuer's public key.
+// It is signed with a key of the server's own (HS256), where AWS verifies the issuer's public key; see TrustIssuer.
 func (s *Server) WebIdentityToken(issuer, subject, audience string, life time.Duration) string {
-	claims, err := json.Marshal(webIdentity{issuer, subject, audience, s.wall().Add(life).Unix()})
+	claims, err := json.Marshal(webIdentity{Issuer: issuer, Subject: subject, Audience: audiences{audience}, Expires: s.wall().Add(life).Unix()})
 	if err != nil {
 		panic(err) // strings and a number always marshal
 	}
 	encode := base64.RawURLEncoding.EncodeToString
-	signed := encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode(claims)
+	signed := encode([]byte(`{"alg":"`+ownAlgorithm+`","typ":"JWT"}`)) + "." + encode(claims)
 	return signed + "." + encode(s.tokenMAC(signed))
 }
 
@@ -39,30 +70,8 @@ func (s *Server) tokenMAC(signed string) []byte {
 	return mac.Sum(nil)
 }
 
-// readToken returns the claims of a token that this server made and that has not expired.
-func (s *Server) readToken(token string) (webIdentity, *APIError) {
-	invalid := &APIError{Code: "InvalidIdentityToken", Message: "The web identity token could not be validated."}
-	i := strings.LastIndexByte(token, '.')
-	if i < 0 {
-		return webIdentity{}, invalid
-	}
-	mac, err := base64.RawURLEncoding.DecodeString(token[i+1:])
-	if err != nil || !hmac.Equal(mac, s.tokenMAC(token[:i])) {
-		return webIdentity{}, invalid
-	}
-	_, claims, _ := strings.Cut(token[:i], ".")
-	b, err := base64.RawURLEncoding.DecodeString(claims)
-	if err != nil {
-		return webIdentity{}, invalid
-	}
-	var id webIdentity
-	if err := json.Unmarshal(b, &id); err != nil {
-		return webIdentity{}, invalid
-	}
-	if s.wall().Unix() >= id.Expires {
-		return webIdentity{}, &APIError{Code: codeExpiredToken, Message: "Token expired"}
-	}
-	return id, nil
+func (s *Server) ownSignature(signed string, signature []byte) bool {
+	return hmac.Equal(signature, s.tokenMAC(signed))
 }
 
 // assumeRoleWithWebIdentity is not signed: the token says who asks.
@@ -89,7 +98,7 @@ func (r *assumeRoleWithWebIdentity) do(s *account, _ identity) (any, *APIError) 
 		return nil, err
 	}
 	target := s.account(accountID)
-	x := session{role: *r.Role, roleID: "AROA" + roleName, name: *r.Session, seconds: seconds}
+	x := session{role: *r.Role, roleID: "AROA" + roleName, name: *r.Session, seconds: seconds, subject: id.Subject, tokenID: id.ID}
 	if x.policies, err = r.sessionPolicies(target); err != nil {
 		return nil, err
 	}
@@ -111,17 +120,18 @@ func (r *assumeRoleWithWebIdentity) do(s *account, _ identity) (any, *APIError) 
 		Subject  string `xml:"SubjectFromWebIdentityToken"`
 		Provider string `xml:"Provider"`
 		Audience string `xml:"Audience"`
-	}{out, id.Subject, x.federated, id.Audience}, nil
+	}{out, id.Subject, x.federated, strings.Join(id.Audience, " ")}, nil
 }
 
 // assumableByToken finds the role, if it trusts whom the token is about.
 func (s *account) assumableByToken(r *assumeRoleWithWebIdentity, id webIdentity, host, provider, name string) (role, *APIError) {
 	s.iam.mu.RLock()
 	p := s.iam.providers[provider]
-	known := false
+	// Of several audiences AWS documents no rule without azp: each must be the provider's.
+	known := p != nil && len(id.Audience) > 0
 	if p != nil {
-		for _, client := range p.clients {
-			known = known || client == id.Audience
+		for _, a := range id.Audience {
+			known = known && slices.Contains(p.clients, a)
 		}
 	}
 	s.iam.mu.RUnlock()
@@ -138,7 +148,7 @@ func (s *account) assumableByToken(r *assumeRoleWithWebIdentity, id webIdentity,
 	}
 	ask := permission{action: "sts:AssumeRoleWithWebIdentity", resource: found.arn, context: resourceTagKeys(access.tags)}
 	ask.set(host+":sub", id.Subject)
-	ask.set(host+":aud", id.Audience)
+	ask.set(host+":aud", id.Audience...)
 	ask.set("aws:federatedprovider", provider)
 	ask.set("sts:rolesessionname", *r.Session)
 	if !s.trustsProvider(provider, access.trust, ask) {

@@ -303,7 +303,7 @@ var specs = []spec{
 		"The folder of Fluent Bit's chunks, which a plugin can't ask for. Its volume's free space is watched: a metric, and an error while next to nothing is free.",
 		text(func(o *Options) *string { return &o.StoragePath })},
 	{"on_full_volume", "continue", "continue or stop",
-		"What is done while the volume of `storage_path` is full, where Fluent Bit reads on and loses every line. `stop` ends Fluent Bit in order after 10 s in which nothing was accepted, and refuses a start unless chunks wait there: lines wait in their files. " +
+		"What is done while the volume of `storage_path` is full, where Fluent Bit reads on and loses every line. `stop` ends Fluent Bit in order, and refuses a start: lines wait in their files. Where enough chunks wait that their delivery makes room, it ends Fluent Bit only after 10 s in which nothing was accepted, and refuses no start. " +
 			"It needs something that starts Fluent Bit again, also after exit code 0, such as the kubelet.",
 		choice(map[string]bool{"continue": false, "stop": true}, func(o *Options) *bool { return &o.StopWhenFull })},
 	{"metrics_listen", "", "host:port or :port",

@@ -20,7 +20,9 @@ import (
 const roomEvery = time.Second
 
 // fullFor is how many looks in a row find no room, and no event accepted since the first of
-// them, until the process is ended. What is accepted frees its chunk.
+// them, until the process is ended, where delivery would make room. What is accepted frees its
+// chunk. Where it would not, the first look ends the process: reading on, Fluent Bit drops most
+// lines, and a chunk that is accepted now and then changes nothing about that.
 const fullFor = 10
 
 // lowRoom is how little may be free of a volume of a size, in bytes, before an error says so:
@@ -52,34 +54,37 @@ func (i *Instance) room() (free, size uint64) {
 	return free, size
 }
 
-// startable refuses a start on a full volume where nothing of Fluent Bit's own waits whose
-// delivery would free it: every line that tail reads would be lost.
+// startable refuses a start on a full volume where what waits of Fluent Bit's own would not
+// make room when it is delivered: every line that tail reads would be lost.
 func startable(o *Options) error {
 	if !o.StopWhenFull {
 		return nil
 	}
 	free, size, err := folder.Room(o.StoragePath)
-	if err != nil || free >= noRoom(size) || chunksWait(o.StoragePath) {
+	if err != nil || free >= noRoom(size) || makesRoom(o.StoragePath, free, size) {
 		return nil
 	}
-	return fmt.Errorf("on_full_volume: the volume of storage_path %q is full (%d of %d bytes are free) and holds no chunks to deliver: free space on it; "+
+	return fmt.Errorf("on_full_volume: the volume of storage_path %q is full (%d of %d bytes are free), and the chunks on it would not make room: free space on it; "+
 		"lines wait in their files until then", o.StoragePath, free, size)
 }
 
-// chunksWait says whether there is a chunk that Fluent Bit will deliver. It leaves empty files where
-// it could make no chunk, and does not read the ones that it refuses.
-func chunksWait(storage string) bool {
-	found := false
+// makesRoom says whether a volume is full no longer when the chunks that wait in a storage are
+// delivered. Fluent Bit leaves empty files where it could make no chunk, and does not read the
+// ones that it refuses.
+func makesRoom(storage string, free, size uint64) bool {
+	enough := false
 	walkChunks(storage, func(path string, d fs.DirEntry) bool {
-		info, err := d.Info()
-		found = err == nil && info.Size() > 0 && !refusedChunk(path)
-		return !found
+		if info, err := d.Info(); err == nil && info.Size() > 0 && !refusedChunk(path) {
+			free += uint64(info.Size())
+			enough = free >= noRoom(size)
+		}
+		return !enough
 	})
-	return found
+	return enough
 }
 
 // watchRoom says while next to nothing is free, and ends the process where that is asked for
-// and nothing is delivered that could free any.
+// and no delivery frees any.
 func (i *Instance) watchRoom(ctx context.Context) {
 	every := i.env.RoomEvery
 	if every <= 0 {
@@ -97,6 +102,8 @@ func (i *Instance) watchRoom(ctx context.Context) {
 		switch now := i.queue.Stats().Events; {
 		case free >= noRoom(size):
 			full = 0
+		case i.opts.StoragePath != "" && !makesRoom(i.opts.StoragePath, free, size):
+			full = max(full+1, fullFor)
 		case full == 0 || now != accepted:
 			full, accepted = 1, now
 		default:
