@@ -63,6 +63,7 @@ func TestRotationsLoseNoLine(t *testing.T) {
 
 // An upgrade to other values, and the way back, are rolls, too.
 func TestAnUpgradeAndTheWayBackLoseNoLine(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	released(t, c)
 	underLoad(t, c, "upgraded", once, func(ctx context.Context, _ realnode.Writer) {
