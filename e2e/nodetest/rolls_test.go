@@ -56,6 +56,7 @@ func TestRollsOfTheAgentLoseNoLineWhileCloudWatchIsAway(t *testing.T) {
 
 // Without a roll, too: a line that is under way while a file is rotated begins in one file and ends in the next.
 func TestRotationsLoseNoLine(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	released(t, c)
 	rollUnderLoad(t, c, 0, "rotated")
