@@ -19,6 +19,7 @@ import (
 // Two clusters in one account, each with a role of its own for everything: here two releases, of which each takes the node's pods for its cluster's.
 // Both have a tenant of one name. Neither's roles write, make or change what is the other's, also when one of them gets another retention.
 func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	ctx := within(t, 8*time.Minute)
 	_, err := c.StartEKS(ctx)

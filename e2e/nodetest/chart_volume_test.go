@@ -14,6 +14,7 @@ import (
 // Others' files fill the volume under the agent's folder, to its last fiftieth at first. The agent ends before there is no room at all, the kubelet starts
 // it again once there is some, and its lines wait in the kubelet's files meanwhile.
 func TestAFullVolumeUnderTheStateLosesNoLine(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	n := c.Nodes[0]
 	removed(t, c)
@@ -41,7 +42,7 @@ func TestAFullVolumeUnderTheStateLosesNoLine(t *testing.T) {
 		}))
 		t.Logf("%s: %.1f s after the volume was full", what, time.Since(began).Seconds())
 	}
-	fill(1<<20, "the agent has ended", func(s corev1.ContainerStatus) bool { return s.State.Running == nil || s.RestartCount > 0 })
+	fill(size(t, "E2E_VOLUME_LEFT", 1<<20), "the agent has ended", func(s corev1.ContainerStatus) bool { return s.State.Running == nil || s.RestartCount > 0 })
 	fill(0, "and does not start", func(s corev1.ContainerStatus) bool { return s.RestartCount > 0 && s.State.Waiting != nil })
 	require.NoError(t, n.EmptyState(ctx))
 	emptied := c.Lines.Arrived(w.Name)

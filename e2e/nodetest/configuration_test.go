@@ -13,6 +13,7 @@ import (
 // The tenants file is a ConfigMap, which the kubelet renews in the pods. The agents take it over while a pod writes, without a roll: from then on its
 // namespace is the platform's, and each of its lines is in the one group or in the other.
 func TestAnotherTenantsFileIsTakenOverWithoutARoll(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	released(t, c)
 	ctx := within(t, 5*time.Minute)

@@ -38,6 +38,7 @@ func TestWhatANodeDoesLosesNoLine(t *testing.T) {
 		})
 	})
 	t.Run("the API server is away", func(t *testing.T) {
+		long(t)
 		underLoad(t, c, "api-server", once, func(ctx context.Context, _ realnode.Writer) {
 			require.NoError(t, c.StopAPIServer(ctx))
 			time.Sleep(rest)
@@ -56,7 +57,10 @@ func TestWhatANodeDoesLosesNoLine(t *testing.T) {
 		require.NoError(t, err)
 		judge(t, c, w, lines, once)
 	})
-	t.Run("its disk is under pressure", func(t *testing.T) { pressure(t, c, n) })
+	t.Run("its disk is under pressure", func(t *testing.T) {
+		long(t)
+		pressure(t, c, n)
+	})
 	t.Run("pods live for 200 ms", func(t *testing.T) { shortLives(t, c, size(t, "E2E_SHORT_LIVES", 20), 1) })
 	t.Run("many pods start at once", func(t *testing.T) { shortLives(t, c, size(t, "E2E_PODS", 30), 1000) })
 	t.Run("init containers, sidecars, ephemeral containers", func(t *testing.T) { kinds(t, c) })

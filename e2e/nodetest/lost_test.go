@@ -23,6 +23,7 @@ import (
 // A pod's files are rotated away faster than they are read: Fluent Bit stands still for longer than the kubelet keeps them. What is lost is counted for the
 // container, and the alert's expression says so; what the kubelet still had arrives.
 func TestFilesThatAreRotatedAwayUnreadAreCountedAndAlerted(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	released(t, c)
 	n := c.Nodes[0]

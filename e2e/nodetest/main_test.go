@@ -99,6 +99,14 @@ func onFluentBit(t *testing.T) *realnode.Cluster {
 	return c
 }
 
+// long leaves a test out of the short form, which .ci/node runs with each change: that is to take six minutes.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("E2E_SHORT") != "" {
+		t.Skip("NOT tested here: E2E_SHORT is set, and this is of the long form")
+	}
+}
+
 // released is the chart's release with no values beyond what it needs. It is installed once, and left to the tests after.
 func released(t *testing.T, c *realnode.Cluster) {
 	t.Helper()

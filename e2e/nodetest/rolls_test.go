@@ -56,6 +56,7 @@ func TestRollsOfTheAgentLoseNoLineWhileCloudWatchIsAway(t *testing.T) {
 
 // Without a roll, too: a line that is under way while a file is rotated begins in one file and ends in the next.
 func TestRotationsLoseNoLine(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	released(t, c)
 	rollUnderLoad(t, c, 0, "rotated")
@@ -63,6 +64,7 @@ func TestRotationsLoseNoLine(t *testing.T) {
 
 // An upgrade to other values, and the way back, are rolls, too.
 func TestAnUpgradeAndTheWayBackLoseNoLine(t *testing.T) {
+	long(t)
 	c := onFluentBit(t)
 	released(t, c)
 	underLoad(t, c, "upgraded", once, func(ctx context.Context, _ realnode.Writer) {
