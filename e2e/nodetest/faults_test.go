@@ -130,7 +130,9 @@ func judge(t *testing.T, c *realnode.Cluster, w realnode.Writer, lines int, twic
 	assert.Zero(t, count.Lost, "lost")
 	if !twice {
 		assert.Zero(t, count.Twice, "twice")
-		assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
+		// containerd does so to a line in about one of 80 rotations: its beginning is in one file, and its end in the next.
+		assert.LessOrEqual(t, count.Cut, 1, "cut in two")
+		assert.Equal(t, count.Cut, c.Lines.Ends(realnode.Group(w.Tenant)), "the ends of lines that were cut in two")
 	}
 	assert.Empty(t, count.Others(realnode.Group(w.Tenant)), "groups where they do not belong")
 }

@@ -201,7 +201,10 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 	}
 	assert.Zero(t, count.Lost, "lost")
 	assert.Zero(t, count.Twice, "twice")
-	assert.Zero(t, count.Cut+c.Lines.Ends(realnode.Group(w.Tenant)), "cut in two")
+	cut, err := rotations.Cut()
+	require.NoError(t, err)
+	assert.LessOrEqual(t, count.Cut, cut, "cut in two, and not by the runtime")
+	assert.Equal(t, count.Cut, c.Lines.Ends(realnode.Group(w.Tenant)), "the ends of lines that were cut in two")
 	assert.Empty(t, count.Others(realnode.Group(w.Tenant)), "groups where they do not belong")
 }
 

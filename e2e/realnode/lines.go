@@ -15,7 +15,12 @@ import (
 type Tally struct {
 	mu      sync.Mutex
 	writers map[string]*tallied
-	ends    map[string]int // by log group: events that end as a writer's line does and do not begin so
+	ends    map[string][]int // by log group: the numbers of events that end as a writer's line does and do not begin so
+	stubs   map[string]int   // by log group: events that begin as a writer's line does, and end before its number does
+}
+
+func newTally() *Tally {
+	return &Tally{writers: map[string]*tallied{}, ends: map[string][]int{}, stubs: map[string]int{}}
 }
 
 type tallied struct {
@@ -31,8 +36,10 @@ func (t *Tally) observe(group, _ string, message []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !head {
-		if bytes.Contains(message, []byte("xxx #")) {
-			t.ends[group]++
+		if end, ok := ending(message); ok {
+			t.ends[group] = append(t.ends[group], end)
+		} else if bytes.IndexByte(message, '#') >= 0 {
+			t.stubs[group]++
 		}
 		return
 	}
@@ -56,6 +63,22 @@ func (t *Tally) observe(group, _ string, message []byte) {
 	w.groups[group]++
 }
 
+// ending finds "xxx #<number>" in a message.
+func ending(message []byte) (number int, found bool) {
+	const before = "xxx #"
+	at := bytes.LastIndex(message, []byte(before))
+	if at < 0 {
+		return 0, false
+	}
+	digits := message[at+len(before):]
+	n := 0
+	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
+		n++
+	}
+	number, err := strconv.Atoi(string(digits[:n]))
+	return number, err == nil
+}
+
 // beginning finds "#<id> <number> " in a message.
 func beginning(message []byte) (id, digits []byte, number int, found bool) {
 	at := bytes.IndexByte(message, '#')
@@ -72,7 +95,7 @@ func beginning(message []byte) (id, digits []byte, number int, found bool) {
 type Count struct {
 	// Lines is how many numbers are looked at, Lost those that did not arrive, Twice the arrivals beyond one.
 	Lines, Lost, Twice int
-	// Cut are arrivals that were the beginning of a line, without its end.
+	// Cut are lines that arrived in two events: the runtime wrote a line's beginning to one file and its end to the next.
 	Cut int
 	// Groups are the log groups, with the arrivals in each.
 	Groups map[string]int
@@ -128,12 +151,24 @@ func (t *Tally) Between(id string, first, end int) Count {
 	for group, n := range w.groups {
 		c.Groups[group] = n
 	}
+	// Of a line that was cut within its number only the end tells which it is.
+	ended := map[int]bool{}
+	stubs := 0
+	for group := range w.groups {
+		stubs += t.stubs[group]
+		for _, number := range t.ends[group] {
+			ended[number] = true
+		}
+	}
 	for number := first; number < end; number++ {
 		times := 0
 		if number < len(w.seen) {
 			times = int(w.seen[number])
 		}
 		switch {
+		case times == 0 && ended[number] && stubs > 0:
+			stubs--
+			c.Cut++
 		case times == 0:
 			c.Lost++
 			c.Missing = add(c.Missing, number)
@@ -149,7 +184,7 @@ func (t *Tally) Between(id string, first, end int) Count {
 func (t *Tally) Ends(group string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.ends[group]
+	return len(t.ends[group])
 }
 
 // Highest is the highest number of a writer that has arrived, -1 if none.

@@ -286,6 +286,26 @@ func (r *Rotations) OnDisk(w Writer) (int, error) {
 	return linesUpTo(files[len(files)-1], w)
 }
 
+// Cut is how many of the files end in the beginning of a line.
+func (r *Rotations) Cut() (int, error) {
+	files, err := filepath.Glob(filepath.Join(r.kept, "*.log"))
+	if err != nil {
+		return 0, err
+	}
+	cut := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		text = bytes.TrimSuffix(text, []byte("\n"))
+		if bytes.Contains(text[bytes.LastIndexByte(text, '\n')+1:], []byte(" P ")) {
+			cut++
+		}
+	}
+	return cut, nil
+}
+
 // Show is what the kubelet's files have of a writer's line: the file, and the line there and the one before it, as containerd wrote them.
 func (r *Rotations) Show(w Writer, number int) string {
 	files, _ := filepath.Glob(filepath.Join(r.kept, "*.log"))

@@ -123,7 +123,7 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	if err := Sweep(); err != nil {
 		return nil, fmt.Errorf("failed to clean up what an earlier run left: %w", err)
 	}
-	c = &Cluster{options: o, parts: parts, Lines: &Tally{writers: map[string]*tallied{}, ends: map[string]int{}}}
+	c = &Cluster{options: o, parts: parts, Lines: newTally()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())

@@ -31,14 +31,15 @@ func TestTheDockerfilesLastStagesStandOnWhatIsBuiltHere(t *testing.T) {
 }
 
 func TestATallySaysWhichLinesAreLostAndWhichCameTwice(t *testing.T) {
-	tally := &Tally{writers: map[string]*tallied{}, ends: map[string]int{}}
+	tally := newTally()
 	for _, n := range []int{0, 1, 4, 4, 4, 6} {
 		tally.observe("/eks/tenants/a", "s", fmt.Appendf(nil, `{"log":"#w %d xxx #%d"}`, n, n))
 	}
 	tally.observe("/eks/platform", "s", []byte(`{"log":"#w 7 xx"}`))
 	tally.observe("/eks/platform", "s", []byte(`{"log":"xxx #7"}`))
-	tally.observe("/eks/platform", "s", []byte(`{"log":"#w 1"}`)) // of 12
+	tally.observe("/eks/none", "s", []byte(`{"log":"#w 1"}`)) // of 12
 	tally.observe("/eks/platform", "s", []byte(`{"log":"no number"}`))
+	tally.observe("/eks/tenants/a", "s", []byte(`{"log":"w 9 xxx #9"}`)) // the end of a line whose beginning did not arrive
 	count := tally.Between("w", 0, 10)
 	require.Equal(t, "10 lines, 5 lost, 2 twice, 1 cut; lost: 2-3(2) 5-5(1) 8-9(2); twice: 4-4(1)", count.String())
 	require.Equal(t, []string{"/eks/platform"}, count.Others("/eks/tenants/a"))
@@ -47,6 +48,9 @@ func TestATallySaysWhichLinesAreLostAndWhichCameTwice(t *testing.T) {
 	require.Equal(t, 7, tally.Highest("w"))
 	require.Equal(t, 10, tally.Between("none", 0, 10).Lost)
 	require.Equal(t, 5, tally.Settle(t.Context(), "w", 10, time.Millisecond).Lost)
+	tally.observe("/eks/tenants/a", "s", []byte(`{"log":"#"}`))
+	count = tally.Between("w", 0, 10)
+	require.Equal(t, "10 lines, 4 lost, 2 twice, 2 cut; lost: 2-3(2) 5-5(1) 8-8(1); twice: 4-4(1)", count.String())
 }
 
 // machines makes the machines of a cluster with one node, without Kubernetes on them.
