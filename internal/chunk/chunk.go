@@ -238,9 +238,10 @@ type Decoder struct {
 	told    []byte // members of `_tenantlogs` for the next event
 
 	// Options.CRI: the lines that are being read, by stream; whether there was one of this
-	// stream in the chunk; and the record that is made of a line.
+	// stream in the chunk, and its latest time; and the record that is made of a line.
 	lines    [len(streamNames)]lineParts
 	seen     [len(streamNames)]bool
+	latest   [len(streamNames)]int64
 	composed []byte
 	joined   []byte // its text
 }

@@ -189,6 +189,7 @@ type lineParts struct {
 	first, last span
 	text        []span
 	marks       mark
+	lastMS      int64 // of the last part
 	// head says that no part of this stream was in the chunk before.
 	head bool
 }
@@ -377,19 +378,31 @@ func (d *Decoder) notLine(p lineParts) error {
 // is known of the line where this is its first part in the chunk.
 func (d *Decoder) part(stream int, more bool, text span, first lineParts) error {
 	line := &d.lines[stream]
+	if len(line.text) > 0 && first.ms < line.lastMS {
+		// It is older than what would be the line's beginning: of another file.
+		if err := d.endLine(stream, true); err != nil {
+			return err
+		}
+	}
 	if len(line.text) == 0 {
 		buffer := line.text
 		*line = first
 		line.text, line.head = buffer, !d.seen[stream]
 	}
+	// Around a rotation, tail reads the old file and the new one by turns: behind the last part of the old one comes
+	// a line from the middle of the new one. Within a file times only rise.
+	behind := d.seen[stream] && first.ms < d.latest[stream]
+	if !d.seen[stream] || !behind {
+		d.latest[stream] = first.ms
+	}
 	d.seen[stream] = true
 	line.marks |= first.marks
-	line.last = first.last
+	line.last, line.lastMS = first.last, first.ms
 	line.text = append(line.text, text)
-	if more {
+	if more && !behind {
 		return nil
 	}
-	return d.endLine(stream, false)
+	return d.endLine(stream, more)
 }
 
 // characterEnd is how many bytes at the beginning of a text end a UTF-8 character that began

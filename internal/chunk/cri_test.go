@@ -56,6 +56,14 @@ func TestLinesOfContainersAreTakenApartAndJoined(t *testing.T) {
 		"CRI-O's time":        {raw("2026-09-21T16:13:00.123456789+02:00 stdout F hello"), []string{ms(0) + ` {"time":"2026-09-21T16:13:00.123456789+02:00","stream":"stdout","log":"hello"}`}},
 		"parts, joined":       {raw(at(0)+" stdout P a", at(1)+" stdout P b", at(2)+" stdout F c", at(3)+" stdout F d"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"abc","_tenantlogs":{"until":"` + at(2) + `"}}`, ms(3) + ` {"time":"` + at(3) + `","stream":"stdout","log":"d"}`}},
 		"two streams at once": {raw(at(0)+" stdout P a", at(1)+" stderr P x", at(2)+" stdout F b", at(3)+" stderr F y"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab","_tenantlogs":{"until":"` + at(2) + `"}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stderr","log":"xy","_tenantlogs":{"until":"` + at(3) + `"}}`}},
+		// Around a rotation tail reads the old file and the new one by turns.
+		"the end of the old file between lines of the new one": {raw(at(1)+" stdout F end", at(2)+" stdout F new", at(0)+" stdout F old", at(1)+" stdout P begin", at(3)+" stdout F newer"), []string{
+			ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"end"}`, ms(2) + ` {"time":"` + at(2) + `","stream":"stdout","log":"new"}`, ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"old"}`,
+			ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"begin","_tenantlogs":{"partial":true,"last_part_bytes":5}}`, ms(3) + ` {"time":"` + at(3) + `","stream":"stdout","log":"newer"}`}},
+		"lines of the old file between the parts of one of the new": {raw(at(2)+" stdout P a", at(0)+" stdout F old", at(3)+" stdout F b"), []string{
+			ms(2) + ` {"time":"` + at(2) + `","stream":"stdout","log":"a","_tenantlogs":{"partial":true,"last_part_bytes":1}}`, ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"old"}`, ms(3) + ` {"time":"` + at(3) + `","stream":"stdout","log":"b"}`}},
+		"the other stream's times say nothing": {raw(at(5)+" stderr F x", at(0)+" stdout P a", at(1)+" stdout F b"), []string{
+			ms(5) + ` {"time":"` + at(5) + `","stream":"stderr","log":"x"}`, ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"ab","_tenantlogs":{"until":"` + at(1) + `"}}`}},
 		"the end is in another chunk": {raw(at(0)+" stderr P x", at(1)+" stdout P a", at(2)+" stdout P b"), []string{
 			ms(0) + ` {"time":"` + at(0) + `","stream":"stderr","log":"x","_tenantlogs":{"partial":true,"last_part_bytes":1}}`, ms(1) + ` {"time":"` + at(1) + `","stream":"stdout","log":"ab","_tenantlogs":{"partial":true,"last_part_bytes":1,"until":"` + at(2) + `"}}`}},
 		"a character cut by the chunk's end":       {raw(at(0) + " stdout P 5 \xe2\x82"), []string{ms(0) + ` {"time":"` + at(0) + `","stream":"stdout","log":"5 ","_tenantlogs":{"partial":true,"last_part_bytes":4,"bytes_after":"e282"}}`}},
