@@ -128,6 +128,7 @@ func judge(t *testing.T, c *realnode.Cluster, w realnode.Writer, lines int, twic
 	count := c.Lines.Settle(within(t, 3*time.Minute), w.Name, lines, 30*time.Second)
 	t.Logf("%s: %s", w.Name, count)
 	assert.Zero(t, count.Lost, "lost")
+	assert.Zero(t, count.Glued, "two lines in one event")
 	if !twice {
 		assert.Zero(t, count.Twice, "twice")
 		// containerd does so to a line in about one of 80 rotations: its beginning is in one file, and its end in the next.

@@ -201,6 +201,7 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 	}
 	assert.Zero(t, count.Lost, "lost")
 	assert.Zero(t, count.Twice, "twice")
+	assert.Zero(t, count.Glued, "two lines in one event")
 	cut, err := rotations.Cut()
 	require.NoError(t, err)
 	assert.LessOrEqual(t, count.Cut, cut, "cut in two, and not by the runtime")

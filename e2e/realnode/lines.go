@@ -27,6 +27,7 @@ type tallied struct {
 	seen     []uint8 // by number, up to 255 times
 	distinct int
 	cut      int
+	glued    int
 	groups   map[string]int
 }
 
@@ -50,6 +51,9 @@ func (t *Tally) observe(group, _ string, message []byte) {
 	}
 	if !bytes.Contains(message, append([]byte("x #"), digits...)) {
 		w.cut++
+	}
+	if bytes.Count(message, append(append([]byte("#"), id...), ' ')) > 1 {
+		w.glued++
 	}
 	if number >= len(w.seen) {
 		w.seen = append(w.seen, make([]uint8, number+1-len(w.seen))...)
@@ -97,6 +101,8 @@ type Count struct {
 	Lines, Lost, Twice int
 	// Cut are lines that arrived in two events: the runtime wrote a line's beginning to one file and its end to the next.
 	Cut int
+	// Glued are events with the beginnings of two lines.
+	Glued int
 	// Groups are the log groups, with the arrivals in each.
 	Groups map[string]int
 	// Missing and Repeated are the numbers, as ranges, with their lengths: 3-5(3).
@@ -121,6 +127,9 @@ func (c Count) String() string {
 	s := fmt.Sprintf("%d lines, %d lost, %d twice", c.Lines, c.Lost, c.Twice)
 	if c.Cut > 0 {
 		s += fmt.Sprintf(", %d cut", c.Cut)
+	}
+	if c.Glued > 0 {
+		s += fmt.Sprintf(", %d glued", c.Glued)
 	}
 	for i, ranges := range [][]Range{c.Missing, c.Repeated} {
 		if len(ranges) == 0 {
@@ -147,7 +156,7 @@ func (t *Tally) Between(id string, first, end int) Count {
 	if w == nil {
 		w = &tallied{}
 	}
-	c.Cut = w.cut
+	c.Cut, c.Glued = w.cut, w.glued
 	for group, n := range w.groups {
 		c.Groups[group] = n
 	}

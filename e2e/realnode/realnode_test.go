@@ -51,6 +51,8 @@ func TestATallySaysWhichLinesAreLostAndWhichCameTwice(t *testing.T) {
 	tally.observe("/eks/tenants/a", "s", []byte(`{"log":"#"}`))
 	count = tally.Between("w", 0, 10)
 	require.Equal(t, "10 lines, 4 lost, 2 twice, 2 cut; lost: 2-3(2) 5-5(1) 8-8(1); twice: 4-4(1)", count.String())
+	tally.observe("/eks/tenants/a", "s", []byte(`{"log":"#w 2 x#w 3 xxx #3"}`))
+	require.Equal(t, "10 lines, 3 lost, 2 twice, 3 cut, 1 glued; lost: 3-3(1) 5-5(1) 8-8(1); twice: 4-4(1)", tally.Between("w", 0, 10).String())
 }
 
 // machines makes the machines of a cluster with one node, without Kubernetes on them.
