@@ -126,7 +126,9 @@ func TestARollOfVersionsAndTheWayBackLoseNoLine(t *testing.T) {
 	lines, err := c.StopWriter(ctx, w)
 	require.NoError(t, err)
 	t.Logf("%d rolls in %.0f s, %d rotations", 2*rounds, time.Since(began).Seconds(), len(files.Stop()))
-	judge(t, c, w, lines, once)
+	cut, err := files.Cut()
+	require.NoError(t, err)
+	judgeCut(t, c, w, lines, once, cut)
 }
 
 // aheads are how long before a rotation a roll begins: in some of them nothing reads between the old agent and the new one when it comes.
