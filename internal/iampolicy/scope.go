@@ -163,5 +163,18 @@ func deny(sid string, actions []string, resources ...string) Statement {
 // destroys are the calls that end or change audit data, which nobody here makes.
 var destroys = []string{"logs:DeleteLogGroup", "logs:DeleteLogStream", "logs:DeleteRetentionPolicy"}
 
-// content are the calls that return what was logged.
-var content = []string{"logs:FilterLogEvents", "logs:GetLogEvents", "logs:GetLogObject", "logs:GetLogRecord", "logs:GetQueryResults", "logs:StartLiveTail", "logs:StartQuery", "logs:Unmask"}
+// content are the calls of CloudWatch Logs that return what was logged, by samples and names of fields too, and
+// those by which a caller has it sent or copied to where it can be read: denied to whoever looks after groups
+// without reading them. testdata/logs-actions.json says of every action there is which of them it is.
+//
+// GetLogObject is an operation of the API that the service authorization reference does not list; with GetLog*
+// two more are denied which show how a detector and a delivery are set up.
+var content = []string{
+	"logs:AssociateSource*", "logs:CreateDelivery", "logs:CreateExportTask", "logs:CreateLogA*", "logs:CreateLogD*", "logs:CreateScheduledQuery",
+	"logs:FilterLogEvents", "logs:GetLog*", "logs:GetQueryResults", "logs:IntegrateWith*", "logs:Link", "logs:ListAnomalies", "logs:ProcessWith*",
+	"logs:PutAccountPolicy", "logs:PutIntegration", "logs:PutMetricFilter", "logs:PutPipelineRule", "logs:PutResourcePolicy", "logs:PutSubscriptionFilter",
+	"logs:Start*", "logs:Unmask", "logs:UpdateLog*", "logs:UpdateScheduledQuery",
+}
+
+// iamWriting are patterns of IAM's actions that change something: the reading ones begin with G, L and Simulate.
+var iamWriting = []string{"iam:A*", "iam:C*", "iam:D*", "iam:E*", "iam:P*", "iam:R*", "iam:Set*", "iam:T*", "iam:U*"}
