@@ -53,15 +53,22 @@ func hostilePlaces(s Scope, tag string, victims ...string) (list []string) {
 	return list
 }
 
+// remains reports whether the role of a tenant can open another's group by a session's tag, as docs/iam.md says:
+// the name of the one is cut in its role's name or just fits, and that of the other is longer, or is what is left
+// of the first.
+func remains(tenant, tag string) bool {
+	const room = tenancy.MaxTenantInRole
+	return len(tenant) >= room && (len(tag) > room || tag == tenant[:room])
+}
+
 // A session's tag that is no tenant's name opens nothing, whatever else the role is given, and one that is a
-// tenant's name opens that tenant's group alone: to the role that is called after it, or to a role and a
-// tenant whose names are too long for the role's.
+// tenant's name opens that tenant's group alone: to the role that is called after it, and where that remains.
 func TestASessionTagThatIsNoTenantsNameOpensNothing(t *testing.T) {
 	s := scope(t, "us-east-1")
 	all := &Document{Version: Version, Statements: []Statement{{Effect: Allow, Actions: []string{"*"}, Resources: []string{"*"}}}}
 	opened := func(p Principal, policies Policies, context map[string][]string, places []string) (list []string) {
 		for _, place := range places {
-			for _, action := range reads {
+			for _, action := range []string{"logs:FilterLogEvents", "logs:GetLogEvents"} { // the others stand in the same statements
 				if Evaluate(Request{Action: action, Resource: place, Principal: p, Context: context}, policies).Allowed {
 					list = append(list, place)
 					break
@@ -80,7 +87,7 @@ func TestASessionTagThatIsNoTenantsNameOpensNothing(t *testing.T) {
 		own := s.bare(s.Names.Group(tag))
 		for _, place := range list {
 			require.True(t, place == own || strings.HasPrefix(place, own+":"), "role of %q, tag %q: %s", tenant, tag, place)
-			require.True(t, tag == tenant || len(tenant) >= tenancy.MaxTenantInRole && len(tag) > tenancy.MaxTenantInRole, "role of %q, tag %q", tenant, tag)
+			require.True(t, tag == tenant || remains(tenant, tag), "role of %q, tag %q", tenant, tag)
 		}
 		// The one role of all tenants is held to names of tenants, too.
 		abac := map[string][]string{
@@ -97,7 +104,7 @@ func TestASessionTagThatIsNoTenantsNameOpensNothing(t *testing.T) {
 	long := strings.Repeat("t", tenancy.MaxTenantInRole)
 	for _, tag := range []string{
 		"acme:log-stream:tenant-acme/web-0/app", "sixteencharsname:log-stream:", "acme:log-stream:" + strings.Repeat("x", 40), strings.Repeat("a", 28) + ":log-stream:",
-		strings.Repeat("a", 28) + ":*", strings.Repeat("*", 28), strings.Repeat("?", 28), strings.Repeat("a", 27) + "*", strings.Repeat("A", 28), strings.Repeat("a", 64), "-" + long, long + "-", "",
+		strings.Repeat("a", 28) + ":*", strings.Repeat("*", 28), strings.Repeat("?", 28), strings.Repeat("a", 27) + "*", strings.Repeat("A", 28), strings.Repeat("a", 64), "-" + long, long + "-", long, "",
 	} {
 		for _, tenant := range []string{"acme", long, long + "1", longest} {
 			victim, _, _ := strings.Cut(tag, ":")
