@@ -7,7 +7,7 @@ import (
 )
 
 // reads are the calls by which a tenant reads its own group. GetQueryResults and GetLogRecord
-// are checked against a log group as far as is documented; unverified on AWS. DescribeLogGroups
+// are checked against the query's (service authorization reference, 2026-09); unverified on AWS. DescribeLogGroups
 // and DescribeQueries have no resource level and would tell of other tenants: not here.
 var reads = []string{
 	"logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents", "logs:GetLogGroupFields", "logs:GetLogRecord",
