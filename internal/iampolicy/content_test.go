@@ -62,6 +62,9 @@ func TestNoManagedPolicyShowsAuditorOrProvisionerWhatWasLogged(t *testing.T) {
 		for role, own := range map[string]*Document{"auditor": s.Auditor(), "provisioner": s.Provisioner()} {
 			allowedBeside := 0
 			for name, managed := range managedPolicies(t) {
+				if region != "us-east-1" && name != "AdministratorAccess" {
+					continue // they say the same in every partition
+				}
 				ask := func(action, resource string, documents ...*Document) Decision {
 					return Evaluate(Request{Action: action, Resource: resource, Principal: Principal{ARN: s.RoleARN(role), Account: s.Account}}, Policies{Identity: documents, SameAccount: true})
 				}
@@ -73,6 +76,9 @@ func TestNoManagedPolicyShowsAuditorOrProvisionerWhatWasLogged(t *testing.T) {
 						if !ask(action, resource, managed, own).Explicit {
 							t.Fatalf("%s with %s is not denied %s on %s", role, name, action, resource)
 						}
+					}
+					if name != "AdministratorAccess" {
+						continue // what an explicit Deny reaches does not depend on who allows
 					}
 					for _, action := range others {
 						if !slices.Contains(destroys, action) && ask(action, resource, managed, own).Explicit {

@@ -91,6 +91,29 @@ func TestDocumentsAreWithinIAMsLimits(t *testing.T) {
 	}
 }
 
+// By duty, each part of the longest policies fits a managed policy, and the parts say what the whole says.
+func TestPartsAreWithinTheLimitOfManagedPolicies(t *testing.T) {
+	s, err := NewScope(Scope{Region: "us-gov-west-1", Account: "111122223333", Cluster: strings.Repeat("c", 100)})
+	require.NoError(t, err)
+	roles := []string{"arn:aws-us-gov:iam::444455556666:role/logs", "arn:aws-us-gov:iam::*:role/tenants/logs"}
+	for name, x := range map[string]struct {
+		parts []Part
+		whole *Document
+	}{"provisioner": {s.ProvisionerParts(roles...), s.Provisioner(roles...)}, "auditor": {s.AuditorParts(), s.Auditor()}} {
+		require.LessOrEqual(t, len(x.parts), 10, "managed policies of a role")
+		n := 0
+		for _, p := range x.parts {
+			text, err := p.Document.MarshalJSON()
+			require.NoError(t, err)
+			t.Logf("%s, %s: %d of 6144 characters", name, p.Duty, len(text))
+			require.LessOrEqual(t, len(text), 6144, "%s, %s", name, p.Duty)
+			n += len(p.Document.Statements)
+		}
+		require.Len(t, x.whole.Statements, n)
+		require.True(t, Equal(whole(x.parts), x.whole))
+	}
+}
+
 // as is a reader role's session: its own policy, the boundary, and its tags.
 func as(s Scope, tenant string, inline ...*Document) (Principal, Policies, map[string][]string) {
 	p := Principal{ARN: s.ReaderRoleARN(tenant), Account: s.Account}

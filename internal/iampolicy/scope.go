@@ -140,6 +140,22 @@ func document(statements ...Statement) *Document {
 	return &Document{Version: Version, Statements: statements}
 }
 
+// Part is a part of a policy that is needed whole: what one duty takes, as a managed policy of its own. A role's
+// inline policies have 10,240 characters together, each managed policy 6,144, and ten can be attached (IAM quotas).
+type Part struct {
+	Duty     string
+	Document *Document
+}
+
+// whole is the policy that its parts make.
+func whole(parts []Part) *Document {
+	d := document()
+	for _, p := range parts {
+		d.Statements = append(d.Statements, p.Document.Statements...)
+	}
+	return d
+}
+
 func allow(sid string, actions []string, resources ...string) Statement {
 	return Statement{Sid: sid, Effect: Allow, Actions: actions, Resources: resources}
 }
