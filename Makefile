@@ -94,8 +94,25 @@ test: ## unit tests and the promises through the real .so, with the race detecto
 	@echo "Not run here: what needs a real Fluent Bit (make e2e), a real Kubernetes node (make node-e2e), and what is for arm64 (make arm64-test)."
 	@test -x $(KUBE)/etcd -a -x $(KUBE)/kube-apiserver || echo "Not run here: what needs a real kube-apiserver (make kube builds it, in some minutes)."
 	@test -x $(BUILD)/tools/helm || echo "Not run here: what needs Helm (make chart-tools builds it, in some minutes)."
+	@if command -v node >/dev/null && command -v npm >/dev/null; then echo "Not run here: the comparison with another IAM simulator (make iam-differential)."; else echo "Not run here: the comparison with another IAM simulator (make iam-differential; needs Node and npm, which are not on PATH)."; fi
 	@./.ci/awscli 1 >/dev/null || echo "Not run here: what is run with version 1 of the AWS CLI."
 	@./.ci/awscli 2 >/dev/null || echo "Not run here: what is run with version 2 of the AWS CLI (Debian: apt-get install awscli)."
+
+# The other simulator is installed beside the build, never beside the code: e2e/iamsimulate/README.md.
+IAM_SIMULATE := $(BUILD)/iamsimulate
+IAM_CASES ?= 6000
+IAM_SEED ?= 1
+
+.PHONY: iam-differential
+iam-differential: $(IAM_SIMULATE)/node_modules/.package-lock.json ## ask another IAM simulator the same questions as the project's evaluator; needs Node and npm; IAM_CASES= a partition, IAM_SEED=
+	go test -count=1 -timeout $(TEST_TIMEOUT) -v ./e2e/iamsimulate -args -simulator $(abspath $(IAM_SIMULATE)) -node "$$(command -v node)" -cases $(IAM_CASES) -seed $(IAM_SEED)
+
+$(IAM_SIMULATE)/node_modules/.package-lock.json: e2e/iamsimulate/package.json e2e/iamsimulate/package-lock.json e2e/iamsimulate/simulate.mjs
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "make iam-differential: needs Node and npm on PATH: nothing was compared"; exit 2; }
+	@mkdir -p $(IAM_SIMULATE)
+	cp $^ $(IAM_SIMULATE)
+	cd $(IAM_SIMULATE) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 .PHONY: hostile-test
 hostile-test: ## make demo, and some of make test, on a machine whose environment is set against them

@@ -24,7 +24,23 @@ type policyFlags struct {
 	namespace  string
 	controller bool
 	roles      []string
+	duty       string
 	output     string
+}
+
+// part is the part of a policy that --duty names, or the whole.
+func (f *policyFlags) part(name string, parts []iampolicy.Part, whole *iampolicy.Document) (*iampolicy.Document, error) {
+	if f.duty == "" {
+		return whole, nil
+	}
+	var duties []string
+	for _, p := range parts {
+		if p.Duty == f.duty {
+			return p.Document, nil
+		}
+		duties = append(duties, p.Duty)
+	}
+	return nil, fmt.Errorf("--duty %q is no part of %s: use %s", f.duty, name, strings.Join(duties, ", "))
 }
 
 // policies are the documents there are to print. Those about one tenant need its name.
@@ -46,9 +62,11 @@ var policies = map[string]struct {
 		return s.ReaderABAC(), nil
 	}},
 	"boundary": {"the permissions boundary of all reader roles", false, func(_ *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Boundary(), nil }},
-	"auditor":  {"the auditors' policy", false, func(_ *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Auditor(), nil }},
+	"auditor": {"the auditors' policy", false, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) {
+		return f.part("auditor", s.AuditorParts(), s.Auditor())
+	}},
 	"provisioner": {"the controller's policy", false, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) {
-		return s.Provisioner(f.roles...), nil
+		return f.part("provisioner", s.ProvisionerParts(f.roles...), s.Provisioner(f.roles...))
 	}},
 	"replay": {"the policy of tenantlogs replay", false, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Replay(f.roles...), nil }},
 	"canary": {"the policy of the canary (helm test), which is a test tenant's pod", true, func(f *policyFlags, s iampolicy.Scope) (*iampolicy.Document, error) { return s.Canary(f.tenant), nil }},
@@ -95,6 +113,7 @@ func policyCommand() *cobra.Command {
 	fs.StringVar(&f.namespace, "namespace", "", "the tenant's namespace, for trust; default: by the prefix rule")
 	fs.BoolVar(&f.controller, "controller", true, "of writer: the provisioner is there, so nodes neither create groups nor set retention")
 	fs.StringSliceVar(&f.roles, "tenant-role", nil, "of writer, provisioner and replay: the roleArn of a tenant with an account of its own; its account may be *; may be given again")
+	fs.StringVar(&f.duty, "duty", "", "of provisioner (groups, roles, pods-and-keys, accounts with --tenant-role, denies) and auditor (reads, denies): this part alone, which fits a managed policy; the role needs all")
 	f.trust.add(cmd, "trust-", "of the reader role; $(tenant) and $(namespace) are replaced")
 	fs.StringVarP(&f.output, "output", "o", "json", "json or yaml")
 	return cmd
@@ -118,6 +137,9 @@ func (f *policyFlags) render(name string) ([]byte, error) {
 		return nil, err
 	}
 	p := policies[name]
+	if f.duty != "" && name != "provisioner" && name != "auditor" {
+		return nil, fmt.Errorf("--duty %q: only the policies provisioner and auditor have parts", f.duty)
+	}
 	if p.ofATenant && !tenancy.Label(f.tenant) {
 		return nil, fmt.Errorf("--tenant %q is no tenant's name: %s is about one tenant, whose name is a DNS label", f.tenant, name)
 	}

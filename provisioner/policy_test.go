@@ -52,6 +52,10 @@ func TestPoliciesArePrintedWithoutACall(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, text, "logs:CreateLogGroup")
 	require.Contains(t, text, "444455556666:role/logs")
+	text, err = printed(append([]string{"provisioner", "--duty", "denies"}, whereabouts...)...)
+	require.NoError(t, err)
+	require.Contains(t, text, "NoContent")
+	require.NotContains(t, text, `"Allow"`)
 }
 
 func TestPoliciesThatWouldBeForSomethingElseAreNotPrinted(t *testing.T) {
@@ -65,6 +69,8 @@ func TestPoliciesThatWouldBeForSomethingElseAreNotPrinted(t *testing.T) {
 		"names nobody":          append([]string{"trust", "--tenant", "acme"}, whereabouts...),
 		"called as the namespa": append([]string{"reader-abac"}, whereabouts...),
 		"neither json nor yaml": append([]string{"writer", "-o", "table"}, whereabouts...),
+		"use groups, roles,":    append([]string{"provisioner", "--duty", "reads"}, whereabouts...),
+		"auditor have parts":    append([]string{"writer", "--duty", "denies"}, whereabouts...),
 		"which is aws-us-gov":   append([]string{"writer", "--partition", "aws"}, whereabouts...),
 	} {
 		_, err := printed(args...)

@@ -4,15 +4,16 @@ import "net/http"
 
 // decided are operations of CloudWatch Logs that a server that enforces decides about without being able to carry them out:
 // other ways to read a group, to have it read elsewhere, or to change who may. Who is allowed gets notCarriedOut. The value
-// is their level, as in logsLevels. Which resource GetQueryResults and GetLogRecord are checked against is unverified (the
-// documents disagree): here it is none.
+// is their level, as in logsLevels. The resource of GetQueryResults and GetLogRecord is the group (service authorization
+// reference, 2026-09), which their requests do not name: a server that carries out no query knows none of theirs, and takes
+// only who may ask of all groups.
 var decided = map[string]int{
 	"StartQuery": onGroup, "StartLiveTail": onGroup, "GetLogGroupFields": onGroup, "GetLogFields": onGroup, "GetLogObject": onGroup,
 	"CreateExportTask": onGroup, "PutSubscriptionFilter": onGroup, "DeleteSubscriptionFilter": onGroup, "DescribeSubscriptionFilters": onGroup,
 	"PutMetricFilter": onGroup, "DeleteMetricFilter": onGroup, "DescribeMetricFilters": onGroup,
 	"PutDataProtectionPolicy": onGroup, "DeleteDataProtectionPolicy": onGroup,
 	"PutIndexPolicy": onGroup, "PutTransformer": onGroup, "CreateLogAnomalyDetector": onGroup,
-	"GetQueryResults": onNothing, "GetLogRecord": onNothing, "DescribeQueries": onNothing, "StopQuery": onNothing,
+	"GetQueryResults": onGroup, "GetLogRecord": onGroup, "DescribeQueries": onNothing, "StopQuery": onNothing,
 	"PutResourcePolicy": onNothing, "DeleteResourcePolicy": onNothing, "PutAccountPolicy": onNothing, "DeleteAccountPolicy": onNothing,
 	"PutQueryDefinition": onNothing, "PutDestination": onNothing,
 }

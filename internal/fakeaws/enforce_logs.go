@@ -5,7 +5,7 @@ import "strings"
 // What IAM decides about a call to CloudWatch Logs (service authorization reference; the User Guide's "Overview of managing
 // access permissions"). Actions on a group are checked against <ARN of the group>:log-stream:, as AWS's own refusals have
 // it: a policy for them needs the form that ends with ":*", or a wildcard that reaches so far. The three tagging actions are
-// checked against the bare ARN. CreateLogStream is listed with the group there, and refused with the stream.
+// checked against the bare ARN. CreateLogStream's is the stream, in the reference of 2026-09 as in AWS's refusals.
 const (
 	onGroup = iota
 	onStream

@@ -1,10 +1,14 @@
 package iampolicy
 
 // Auditor is the policy of whoever asks for proof: it reads how groups, roles, keys and
-// associations are set up, and may ask IAM what a role is allowed. What was logged it may not
-// read, whatever else it is given.
-func (s Scope) Auditor() *Document {
-	return document(
+// associations are set up, and may ask IAM what a role is allowed. Its sessions read nothing that
+// was logged by calls of CloudWatch Logs, and have none of it sent elsewhere, whatever else the role
+// is given; nor do they become a role of the installation, or change anything in IAM.
+func (s Scope) Auditor() *Document { return whole(s.AuditorParts()) }
+
+// AuditorParts are the auditors' policy by duty, each within what a managed policy may have.
+func (s Scope) AuditorParts() []Part {
+	return []Part{{"reads", document(
 		allow("Groups", []string{
 			"logs:DescribeAccountPolicies", "logs:DescribeLogGroups", "logs:DescribeLogStreams", "logs:DescribeMetricFilters",
 			"logs:DescribeResourcePolicies", "logs:DescribeSubscriptionFilters", "logs:GetDataProtectionPolicy", "logs:ListTagsForResource",
@@ -16,6 +20,9 @@ func (s Scope) Auditor() *Document {
 		}, "*"),
 		allow("Keys", []string{"kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListAliases", "kms:ListKeys", "kms:ListResourceTags"}, "*"),
 		allow("Associations", []string{"eks:DescribePodIdentityAssociation", "eks:ListPodIdentityAssociations"}, "*"),
+	)}, {"denies", document(
 		deny("NoContent", content, "*"),
-	)
+		s.noneOfOurOwn(),
+		deny("ChangeNothingInIAM", iamWriting, "*"),
+	)}}
 }

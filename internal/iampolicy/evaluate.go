@@ -97,7 +97,7 @@ func Evaluate(r Request, p Policies) Decision {
 		own = ""
 	}
 	switch {
-	case !p.SameAccount && p.Resource != nil, p.Required:
+	case !p.SameAccount, p.Required:
 		switch {
 		case resource.allow == "":
 			return Decision{By: "the resource's policy does not allow it"}

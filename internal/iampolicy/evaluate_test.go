@@ -89,10 +89,10 @@ func TestStatements(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := Request{Action: test.action, Resource: test.resource, Principal: Principal{ARN: role, Account: "111122223333"}, Context: test.context}
-			allowing := Evaluate(r, Policies{Identity: []*Document{parsed(t, `{"Effect":"Allow",`+test.statement+`}`)}})
+			allowing := Evaluate(r, Policies{Identity: []*Document{parsed(t, `{"Effect":"Allow",`+test.statement+`}`)}, SameAccount: true})
 			require.Equal(t, test.allowed, allowing.Allowed, allowing.By)
 			require.False(t, allowing.Explicit)
-			denying := Evaluate(r, Policies{Identity: []*Document{parsed(t, `{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny",`+test.statement+`}`)}})
+			denying := Evaluate(r, Policies{Identity: []*Document{parsed(t, `{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny",`+test.statement+`}`)}, SameAccount: true})
 			require.Equal(t, !test.allowed, denying.Allowed, denying.By)
 			require.Equal(t, test.allowed, denying.Explicit)
 		})
@@ -103,9 +103,9 @@ func TestVariablesAreOfTheNewerLanguage(t *testing.T) {
 	d, err := Parse([]byte(`{"Statement":{"Effect":"Allow","Action":"*","Resource":"arn:aws:s3:::${aws:username}"}}`))
 	require.NoError(t, err)
 	r := Request{Action: "s3:GetObject", Resource: "arn:aws:s3:::x", Context: map[string][]string{"aws:username": {"x"}}}
-	require.False(t, Evaluate(r, Policies{Identity: []*Document{d}}).Allowed)
+	require.False(t, Evaluate(r, Policies{Identity: []*Document{d}, SameAccount: true}).Allowed)
 	r.Resource = "arn:aws:s3:::${aws:username}"
-	require.True(t, Evaluate(r, Policies{Identity: []*Document{d}}).Allowed)
+	require.True(t, Evaluate(r, Policies{Identity: []*Document{d}, SameAccount: true}).Allowed)
 }
 
 // The cases of IAM's "Policy evaluation logic", and of its page on boundaries and resource
@@ -398,4 +398,12 @@ func FuzzDecide(f *testing.F) {
 			require.False(t, x.Allowed && x.Explicit, fmt.Sprint(x))
 		}
 	})
+}
+
+// Across accounts both sides must allow it: where a resource has no policy, its account allows nothing.
+func TestNoOtherAccountsResourceIsReachedWithoutItsPolicy(t *testing.T) {
+	all := parsed(t, `{"Effect":"Allow","Action":"*","Resource":"*"}`)
+	r := Request{Action: "logs:GetLogEvents", Resource: "arn:aws:logs:us-east-1:444455556666:log-group:/eks/tenants/acme:log-stream:x", Principal: Principal{ARN: role, Account: "111122223333"}}
+	require.False(t, Evaluate(r, Policies{Identity: []*Document{all}}).Allowed)
+	require.True(t, Evaluate(r, Policies{Identity: []*Document{all}, SameAccount: true}).Allowed)
 }

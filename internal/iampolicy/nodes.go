@@ -56,7 +56,7 @@ func (s Scope) reach(roles []string) []Statement {
 	return []Statement{s.noneOfOurOwn()}
 }
 
-// finished adds what writer, provisioner and replay have in common.
+// finished adds what writer and replay have in common.
 func (s Scope) finished(d *Document, roles []string, denies ...Statement) *Document {
 	d.Statements = append(d.Statements, s.assume(roles)...)
 	d.Statements = append(d.Statements, deny("NeverDelete", destroys, "*"))

@@ -16,22 +16,24 @@ import (
 // Denies say so once more, for whatever else its role is given.
 //
 // roles are those of tenants with an account of their own, through which their groups are set up.
-func (s Scope) Provisioner(roles ...string) *Document {
+func (s Scope) Provisioner(roles ...string) *Document { return whole(s.ProvisionerParts(roles...)) }
+
+// ProvisionerParts are the provisioner's policy by duty, each within what a managed policy may have.
+func (s Scope) ProvisionerParts(roles ...string) []Part {
 	boundary := s.BoundaryARN()
 	readers := s.readerRoles()
 	// A reader role is told by name, cluster and tenant's tag.
 	ours := func(st Statement) Statement {
 		return s.ofCluster(st, resourceTag).when("Null", resourceTag+tenancy.TagTenant, "false")
 	}
-	d := document(
-		// Groups.
+	parts := []Part{{"groups", document(
 		allow("Look", []string{"logs:DescribeLogGroups"}, "*"),
 		allow("Groups", []string{
 			"logs:AssociateKmsKey", "logs:CreateLogGroup", "logs:DescribeLogStreams", "logs:PutBearerTokenAuthentication",
 			"logs:PutLogGroupDeletionProtection", "logs:PutRetentionPolicy",
 		}, append(each(s.groups(), s.bare), each(s.groups(), s.inside)...)...),
 		allow("GroupTags", []string{"logs:ListTagsForResource", "logs:TagResource"}, each(s.groups(), s.bare)...),
-		// Roles.
+	)}, {"roles", document(
 		allow("LookAtRoles", []string{"iam:GetAccountAuthorizationDetails", "iam:GetAccountSummary"}, "*"),
 		allow("LookAtOurs", []string{"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetPolicy", "iam:GetPolicyVersion"},
 			// Of a role that is not there IAM knows no path: the question is about its name alone.
@@ -50,11 +52,10 @@ func (s Scope) Provisioner(roles ...string) *Document {
 		ours(allow("TagRoles", []string{"iam:TagRole"}, readers)).
 			when("StringEqualsIfExists", requestTag+tenancy.TagTenant, "${"+resourceTag+tenancy.TagTenant+"}").
 			when("StringEqualsIfExists", requestTag+tenancy.TagCluster, s.Cluster),
-		// EKS Pod Identity.
-		allow("Associations", []string{"eks:CreatePodIdentityAssociation", "eks:ListPodIdentityAssociations", "eks:TagResource"}, s.eks("cluster")),
+	)}, {"pods-and-keys", document(
+		allow("Associations", []string{"eks:CreatePodIdentityAssociation", "eks:ListPodIdentityAssociations"}, s.eks("cluster")),
 		allow("OwnAssociations", []string{"eks:DeletePodIdentityAssociation", "eks:DescribePodIdentityAssociation", "eks:TagResource", "eks:UpdatePodIdentityAssociation"}, s.eks("podidentityassociation")+"/*"),
-		allow("PassReaders", []string{"iam:GetRole", "iam:PassRole"}, readers).when("StringEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
-		// Keys.
+		allow("PassReaders", []string{"iam:PassRole"}, readers).when("StringEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
 		allow("LookAtKeys", []string{"kms:ListAliases", "kms:ListKeys", "kms:ListResourceTags"}, "*"),
 		s.ofCluster(allow("CreateKeys", []string{"kms:CreateKey"}, "*"), requestTag),
 		// Tags come with CreateKey, and for that the permission may not be held to certain keys (KMS Developer Guide,
@@ -67,8 +68,12 @@ func (s Scope) Provisioner(roles ...string) *Document {
 		s.ofCluster(allow("RepairKeys", []string{"kms:EnableKeyRotation", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:PutKeyPolicy"}, s.kms("key/*")), resourceTag).
 			when("ForAnyValue:StringLike", "kms:ResourceAliases", "alias/eks-tenant-logs/"+s.Cluster+"/*"),
 		allow("Aliases", []string{"kms:CreateAlias"}, s.kms("alias/eks-tenant-logs/"+s.Cluster+"/*")),
-	)
-	return s.finished(d, roles, append([]Statement{deny("NoContent", content, "*"), s.noneOfOurOwn()}, s.never()...)...)
+	)}}
+	if accounts := s.assume(roles); len(accounts) > 0 {
+		parts = append(parts, Part{"accounts", document(accounts...)})
+	}
+	denies := []Statement{deny("NeverDelete", destroys, "*"), deny("NoContent", content, "*"), s.noneOfOurOwn()}
+	return append(parts, Part{"denies", document(append(denies, s.never()...)...)})
 }
 
 // never are the Denies that hold whatever other policies somebody gives the provisioner's role.
@@ -79,8 +84,7 @@ func (s Scope) never() []Statement {
 			when("StringNotEquals", "iam:PermissionsBoundary", s.BoundaryARN()),
 		deny("RolesStay", []string{"iam:AttachRolePolicy", "iam:DeleteRole", "iam:DeleteRolePermissionsBoundary", "iam:UntagRole"}, "*"),
 		// The boundary, users, and every role that is no reader's: itself, the cluster's others, anybody's.
-		// IAM's reading calls begin with G, L and Simulate.
-		{Sid: "NothingButReaders", Effect: Deny, NotResources: []string{s.readerRoles()}, Actions: []string{"iam:A*", "iam:C*", "iam:D*", "iam:E*", "iam:P*", "iam:R*", "iam:Set*", "iam:T*", "iam:U*"}},
+		{Sid: "NothingButReaders", Effect: Deny, NotResources: []string{s.readerRoles()}, Actions: iamWriting},
 		deny("PassToPodsOnly", []string{"iam:PassRole"}, "*").when("StringNotEquals", "iam:PassedToService", "pods.eks.amazonaws.com"),
 		// It may write keys' policies: what they let it do with a key, this does not.
 		deny("NoUseOfKeys", []string{"kms:CreateGrant", "kms:Decrypt", "kms:Disable*", "kms:ReEncrypt*", "kms:ScheduleKeyDeletion"}, "*"),

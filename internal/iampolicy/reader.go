@@ -7,12 +7,24 @@ import (
 )
 
 // reads are the calls by which a tenant reads its own group. GetQueryResults and GetLogRecord
-// are checked against a log group as far as is documented; unverified on AWS. DescribeLogGroups
+// are checked against the query's (service authorization reference, 2026-09); unverified on AWS. DescribeLogGroups
 // and DescribeQueries have no resource level and would tell of other tenants: not here.
 var reads = []string{
 	"logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents", "logs:GetLogGroupFields", "logs:GetLogRecord",
 	"logs:GetQueryResults", "logs:StartLiveTail", "logs:StartQuery",
 }
+
+// noTenant are patterns that match every value of a tag which is no tenant's name, and no tenant's name
+// (tenancy.Label): by each character that an ARN of CloudWatch Logs can hold or a policy gives a meaning to,
+// by a hyphen at an end, and by the length. A value with any other character, é or a line's end, names no
+// group: a group's name is ASCII, and so is what follows it in an ARN but for a stream's name, which only a
+// colon reaches. The empty value is matched by none, and refused beside them (StringLike ?*).
+var noTenant = func() (list []string) {
+	for _, c := range ":/._#=+@ ABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		list = append(list, "*"+string(c)+"*")
+	}
+	return append(list, "*${*}*", "*${?}*", "*${$}*", "-*", "*-", strings.Repeat("?", 64)+"*")
+}()
 
 // Reader is the inline policy of a tenant's reader role: its own group, and nothing of
 // anybody else's. `…/acme:*` does not match acme-corp's group.
@@ -25,9 +37,12 @@ func (s Scope) Reader(tenant string) *Document {
 // asks for the cluster, for another cluster of the account may have a namespace of that name.
 // IRSA's sessions and people's have no such tags, and read nothing by it.
 func (s Scope) ReaderABAC() *Document {
-	return document(allow("ReadOwnGroup", reads, s.group(s.Names.TenantPrefix+"${"+principalTag+"kubernetes-namespace}")...).
-		when("StringEquals", principalTag+"eks-cluster-arn", "arn:"+s.Partition+":eks:"+s.Region+":"+s.Account+":cluster/"+s.Cluster).
-		when("StringEquals", principalTag+"eks-cluster-name", s.Cluster))
+	const namespace = principalTag + "kubernetes-namespace"
+	return document(allow("ReadOwnGroup", reads, s.group(s.Names.TenantPrefix+"${"+namespace+"}")...).
+		when("StringEquals", principalTag+"eks-cluster-arn", s.eks("cluster")).
+		when("StringEquals", principalTag+"eks-cluster-name", s.Cluster).
+		when("StringLike", namespace, "?*").
+		when("StringNotLike", namespace, noTenant...))
 }
 
 // Boundary is what no reader role can exceed, whatever else it is given: reading the group of
@@ -38,15 +53,19 @@ func (s Scope) ReaderABAC() *Document {
 // counts only as far as the role is called after it. Names longer than a role's has room for
 // are cut there (tenancy.ReaderRole), and a policy can't cut: roles of such tenants are held
 // to tenants with names as long, which only a session tag could make another than their own.
+//
+// A tag that is no tenant's name opens nothing. Without that, `acme:log-stream:` would be the tag of a
+// group's inside: it is as long as the names that are cut, and what IAM matches is one text.
 func (s Scope) Boundary() *Document {
-	read := func(sid string) Statement {
-		return s.ofCluster(allow(sid, reads, s.group(s.Names.TenantPrefix+"${"+principalTag+tenancy.TagTenant+"}")...), principalTag)
-	}
 	const tenant = principalTag + tenancy.TagTenant
+	read := func(sid string) Statement {
+		return s.ofCluster(allow(sid, reads, s.group(s.Names.TenantPrefix+"${"+tenant+"}")...), principalTag).
+			when("StringNotLike", tenant, noTenant...)
+	}
 	short := s.RoleARN(tenancy.ReaderRolePattern("${" + tenant + "}"))
 	cut := s.RoleARN(tenancy.ReaderRolePattern(strings.Repeat("?", tenancy.MaxTenantInRole)))
 	return document(
-		read("ReadTheGroupOfItsTag").when("ArnLike", "aws:PrincipalArn", short),
+		read("ReadTheGroupOfItsTag").when("ArnLike", "aws:PrincipalArn", short).when("StringLike", tenant, "?*"),
 		read("ReadTheGroupOfItsLongTag").when("ArnLike", "aws:PrincipalArn", cut).
 			when("StringLike", tenant, strings.Repeat("?", tenancy.MaxTenantInRole+1)+"*"),
 	)

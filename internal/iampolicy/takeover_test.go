@@ -75,7 +75,7 @@ func TestWhatATakenOverProvisionerCouldDoAndWhatNot(t *testing.T) {
 	some, _ = readable(s, p, policies, context, "globex")
 	require.False(t, some, "and by a session tag no other's")
 	for _, group := range []string{platform, quarantine, "/aws/eks/prod/cluster"} {
-		for _, action := range content {
+		for _, action := range logsActions(t, "shows", "sends") {
 			require.False(t, Evaluate(Request{Action: action, Resource: s.inside(group), Principal: p, Context: context}, policies).Allowed, "%s %s", action, group)
 		}
 	}
