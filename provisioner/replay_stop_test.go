@@ -64,6 +64,8 @@ type hangingAWS struct {
 	now  *http.Request // what is being carried out
 	one  sync.Mutex    // one call at a time
 
+	heard func(*http.Request) // told of each call before it is carried out, if set
+
 	trouble *trouble
 	met     int
 	hit     chan struct{} // closed at the first call that meets the trouble
@@ -131,6 +133,9 @@ func (h *hangingAWS) carryOut(r *http.Request) (*httptest.ResponseRecorder, bool
 	h.mu.Lock()
 	h.now = r
 	h.mu.Unlock()
+	if h.heard != nil {
+		h.heard(r)
+	}
 	answer := httptest.NewRecorder()
 	h.Server.ServeHTTP(answer, r)
 	h.mu.Lock()
@@ -300,4 +305,30 @@ func TestReplayEndsWhileCloudWatchGivesNoAnswerAndTheNextGoesOnAtOnce(t *testing
 			})
 		}
 	})
+}
+
+// The plugin's option compress, for proxies and stand-ins that take no gzip.
+func TestReplaySendsWithoutGzipWhereThatIsAskedFor(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", fakeaws.DefaultAccessKeyID)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", fakeaws.DefaultSecretAccessKey)
+	const home, stream = "/eks/tenants/acme", "tenant-acme/p/c"
+	for compress, want := range map[string]bool{"": true, "gzip": true, "none": false} {
+		h := newHangingAWS(t)
+		h.quarantine(t, home, "", 0, 0)
+		h.quarantine(t, "/eks/quarantine/acme", stream, 1, 3)
+		encodings := map[string]bool{}
+		h.heard = func(r *http.Request) {
+			if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".PutLogEvents") && strings.Contains(r.UserAgent(), "tenantlogs-replay") {
+				encodings[r.Header.Get("Content-Encoding")] = true
+			}
+		}
+		args := []string{"--region", "us-east-1", "--endpoint", h.url, "--settle", "0s"}
+		if compress != "" {
+			args = append(args, "--compress", compress)
+		}
+		said, err := runReplay(args...)
+		require.NoError(t, err, said)
+		require.Len(t, h.home(t, home, stream), 3)
+		require.Equal(t, want, encodings["gzip"], "compress %q", compress)
+	}
 }

@@ -33,7 +33,7 @@ type outbox struct {
 func newOutbox(cfg Config, e *ending) *outbox {
 	o := &outbox{cfg: cfg, ending: e, keepers: map[awsclient.Role]*loggroup.Keeper{}, specs: map[string]loggroup.Spec{}, oldest: map[delivery.Target]time.Duration{}}
 	o.queue = delivery.New(o, delivery.Config{
-		Log: cfg.Log, MaxInFlight: 4, Compress: true, LedgerSize: 1, AttemptTimeout: callTime, Now: cfg.Clock.Now, Skew: cfg.Clock.Ahead,
+		Log: cfg.Log, MaxInFlight: 4, Compress: !cfg.Uncompressed, LedgerSize: 1, AttemptTimeout: callTime, Now: cfg.Clock.Now, Skew: cfg.Clock.Ahead,
 		Guard: func(delivery.Target) bool { return false }, // what fails is told, not quarantined
 	})
 	return o

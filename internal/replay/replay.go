@@ -71,6 +71,8 @@ type Config struct {
 	// Settle is how long after an event came in it can be relied on that it is read, and
 	// its stream listed: CloudWatch is eventually consistent. What is younger is left.
 	Settle time.Duration
+	// Uncompressed sends events without gzip.
+	Uncompressed bool
 	// CreateGroups allows creating a group that is missing; Spec says what it is like.
 	CreateGroups bool
 	Spec         func(tenancy.Home) loggroup.Spec
