@@ -79,3 +79,12 @@ func TestALifecycleTestPassesEachStep(t *testing.T) {
 	require.Zero(t, code, string(stderr))
 	require.Regexp(t, `(?m)^probe +lifecycle-test +/eks/tenants/probe +365 days +eks-tenant-logs_probe_\w+ +20\S+Z +retired$`, string(stdout))
 }
+
+// Where IAM is not enforced nothing is refused: the step that fails says that this may be why.
+func TestALifecycleTestSaysThatIAMMayNotBeEnforced(t *testing.T) {
+	cw, _ := standIn(t, fakeaws.Config{})
+	bootstrap(t, cw)
+	stdout, stderr, code := runCommand(t, cw, "lifecycle-test", "probe", trusting, "--wait", "5s")
+	require.NotZero(t, code)
+	require.Regexp(t, `refused elsewhere +FAILED +\w+ on /eks/tenants/other-than-probe.*; IAM may not be enforced there`, string(stdout), string(stderr))
+}

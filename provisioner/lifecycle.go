@@ -257,12 +257,18 @@ var readCalls = map[string]func(context.Context, *awsclient.Client, string) erro
 	},
 }
 
+// unenforced is why a call may be answered that IAM's policies deny, but for their being wrong.
+const unenforced = "; IAM may not be enforced there: stand-ins and emulators of AWS often carry out every call, whatever the policies say"
+
 // denied says which way to a group's events is open, or could not be told.
 func denied(ctx context.Context, c *awsclient.Client, group string) string {
 	for name, call := range readCalls {
 		if err := call(ctx, c, group); awsclient.Classify(err) != awsclient.ClassDenied {
-			if err == nil {
-				return name + " on " + group + " is allowed"
+			switch awsclient.Classify(err) {
+			case awsclient.ClassNone:
+				return name + " on " + group + " is allowed" + unenforced
+			case awsclient.ClassNotFound: // what is looked for comes after who may look
+				return name + " on " + group + ": " + awsclient.Brief(err) + unenforced
 			}
 			return name + " on " + group + ": " + awsclient.Brief(err)
 		}

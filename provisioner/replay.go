@@ -59,6 +59,7 @@ Exit code 0: nothing is left to replay; 1: something is; 2: it could not be told
 		{"profile", "a profile of the shared AWS configuration"},
 		{"role-arn", "a role to assume for all calls"},
 		{"external-id", "goes with --role-arn"},
+		{"compress", "request bodies: gzip or none; default gzip"},
 		{"log-retention-days", "of groups that --auto-create-group creates; default 365"},
 		{"kms-key-id", "of groups that --auto-create-group creates"},
 	} {
@@ -118,7 +119,7 @@ func (f *replayFlags) run(cmd *cobra.Command) error {
 	bar := newProgressBar(cmd.ErrOrStderr())
 	report, err := replay.Run(ctx, replay.Config{
 		Names: to.names, Registry: to.registry, Template: to.template, Tenants: f.tenants,
-		DryRun: f.dry, Settle: f.settle, CreateGroups: f.create,
+		DryRun: f.dry, Settle: f.settle, CreateGroups: f.create, Uncompressed: !opts.Compress,
 		Spec: func(home tenancy.Home) loggroup.Spec {
 			if home.Tenant == nil {
 				return opts.GroupSpec(home.Group, nil, "")

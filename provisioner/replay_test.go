@@ -42,6 +42,7 @@ func TestReplayRefusesWhatItCannotUseBeforeTheFirstCall(t *testing.T) {
 		"role":              {[]string{"--region", "us-east-1", "--role-arn", "x"}, "role_arn"},
 		"tenant":            {[]string{"--region", "us-east-1", "--endpoint", "http://127.0.0.1:1", "--tenant", "A/b"}, `"A/b" is no tenant's name`},
 		"settle":            {[]string{"--region", "us-east-1", "--endpoint", "http://127.0.0.1:1", "--settle", "2h"}, "settle 2h0m0s is not from 0s to 1h"},
+		"compress":          {[]string{"--region", "us-east-1", "--compress", "zstd"}, "compress"},
 		"retention":         {[]string{"--region", "us-east-1", "--log-retention-days", "364"}, "log_retention_days"},
 		"registry, no file": {[]string{"--tenant-source", "registry"}, "needs a file"},
 	} {

@@ -81,7 +81,9 @@ func (r *listAttachedRolePolicies) do(s *account, _ identity) (any, *APIError) {
 		Policies []attachedElement `xml:"AttachedPolicies>member"`
 		paged
 	}
-	err := s.updateRole(&constraints{}, r.Role, func(found *role) *APIError {
+	var c constraints
+	c.policyPrefix(r.PathPrefix)
+	err := s.updateRole(&c, r.Role, func(found *role) *APIError {
 		var arns []string
 		for _, arn := range found.access.attached {
 			if p := s.iam.policies[arn]; p != nil && strings.HasPrefix(p.path, deref(r.PathPrefix)) {

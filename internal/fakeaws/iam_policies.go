@@ -357,6 +357,7 @@ func (r *listPolicies) do(s *account, _ identity) (any, *APIError) {
 	var c constraints
 	c.oneOf("scope", r.Scope, "All", "AWS", "Local")
 	c.oneOf("policyUsageFilter", r.Usage, "PermissionsPolicy", asBoundary)
+	c.policyPrefix(r.PathPrefix)
 	s.iam.mu.RLock()
 	defer s.iam.mu.RUnlock()
 	var keys []string

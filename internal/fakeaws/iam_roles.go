@@ -299,7 +299,7 @@ func (r *listRoles) asks(*account) []permission { return []permission{{}} }
 
 func (r *listRoles) do(s *account, _ identity) (any, *APIError) {
 	var c constraints
-	c.text("pathPrefix", r.PathPrefix, textRule{1, 512, `\u002F[\u0021-\u007F]*`, func(b byte) bool { return '!' <= b && b <= 0x7F }})
+	c.prefix("pathPrefix", r.PathPrefix, `\u002F[\u0021-\u007F]*`, rolePathPrefix)
 	s.iam.mu.RLock()
 	defer s.iam.mu.RUnlock()
 	var keys []string

@@ -2,6 +2,7 @@ package fakeaws
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,25 @@ func (c *constraints) path(name string, v *string) string {
 		c.fail("'"+*v+"'", name, `Member must satisfy regular expression pattern: (\u002F)|(\u002F[\u0021-\u007E]+\u002F)`)
 	}
 	return *v
+}
+
+// What the model says of the prefixes of paths: pathPrefixType and policyPathType.
+var (
+	rolePathPrefix   = regexp.MustCompile(`^/[!-\x7f]*$`)
+	policyPathPrefix = regexp.MustCompile(`^((/[A-Za-z0-9.,+@=_-]+)*)/$`)
+)
+
+// prefix checks a path's prefix, which may be absent.
+func (c *constraints) prefix(name string, v *string, pattern string, valid *regexp.Regexp) {
+	c.text(name, v, textRule{min: 1, max: 512})
+	if v != nil && !valid.MatchString(*v) {
+		c.fail("'"+*v+"'", name, "Member must satisfy regular expression pattern: "+pattern)
+	}
+}
+
+// policyPrefix is prefix for managed policies.
+func (c *constraints) policyPrefix(v *string) {
+	c.prefix("pathPrefix", v, `((/[A-Za-z0-9\.,\+@=_-]+)*)/`, policyPathPrefix)
 }
 
 // latin checks text that may only have the characters of Latin-1.

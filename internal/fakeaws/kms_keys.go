@@ -251,6 +251,9 @@ func (r *getKeyPolicy) do(s *account, _ identity) (any, *APIError) {
 		Policy string `json:"Policy"`
 		Name   string `json:"PolicyName"`
 	}
+	if r.Name != nil && *r.Name != "default" {
+		return nil, &APIError{Code: "NotFoundException", Message: "No such policy exists"}
+	}
 	err := s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
 		out.Policy, out.Name = k.policy, "default"
 		return nil
@@ -479,6 +482,9 @@ func (r *tagKey) asks(s *account) []permission {
 }
 
 func (r *tagKey) do(s *account, _ identity) (any, *APIError) {
+	if r.Tags == nil {
+		return nil, kmsInvalid("1 validation error detected: Value null at 'tags' failed to satisfy constraint: %s", memberNotNull)
+	}
 	return nil, s.updateKey(r.Key, false, func(k *kmsKey) *APIError {
 		tags, err := withKMSTags(k.tags, r.Tags)
 		if err == nil {

@@ -28,10 +28,16 @@ func (s *Server) AssumedRoles() []AssumedRole {
 	return slices.Clone(s.assumed)
 }
 
+// The lengths of a session's name (STS API reference, AssumeRole).
+const (
+	minSessionName = 2
+	maxSessionName = 64
+)
+
 // The rules of AssumeRole's parameters (STS API reference).
 var (
 	roleARN     = regexp.MustCompile(`^arn:[a-z-]+:iam::([0-9]{12}):role/(?:[!-~]+/)?([\w+=,.@-]{1,64})$`)
-	sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+	sessionName = regexp.MustCompile(`^[\w+=,.@-]*$`)
 	externalID  = regexp.MustCompile(`^[\w+=,.@:/-]+$`)
 )
 
@@ -90,6 +96,12 @@ func (r *onSession) check() (account, role string, seconds int64, _ *APIError) {
 	switch {
 	case arn == nil:
 		return "", "", 0, stsInvalid("Value '" + deref(r.Role) + "' at 'roleArn' is invalid")
+	case r.Session == nil:
+		return "", "", 0, stsInvalid("Value null at 'roleSessionName' failed to satisfy constraint: " + memberNotNull)
+	case utf16Len(name) < minSessionName:
+		return "", "", 0, stsInvalid("Value '" + name + "' at 'roleSessionName' failed to satisfy constraint: " + atLeast(minSessionName))
+	case utf16Len(name) > maxSessionName:
+		return "", "", 0, stsInvalid("Value '" + name + "' at 'roleSessionName' failed to satisfy constraint: " + atMost(maxSessionName))
 	case !sessionName.MatchString(name):
 		return "", "", 0, stsInvalid("Value '" + name + "' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*")
 	case seconds < minSession || seconds > maxSession:

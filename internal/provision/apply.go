@@ -312,8 +312,8 @@ func (p *Provisioner) retag(g *group, tags map[string]string) {
 	}
 }
 
-// confirm reads a group back, and marks it. A retention that does not show yet is waited
-// for; one that an account-level policy wins over is not: there is a finding of it.
+// confirm reads a group back, and marks it if all that was asked for is there. What does not show yet is
+// waited for; a retention that an account-level policy wins over is not: there is a finding of it.
 func (t *tenantRun) confirm(ctx context.Context, a Action) error {
 	var g *group
 	for n := 0; ; n++ {
@@ -321,11 +321,15 @@ func (t *tenantRun) confirm(ctx context.Context, a Action) error {
 		if g, err = t.reader.read(ctx, a.spec.key); err != nil {
 			return err
 		}
-		if loggroup.Enough(g.LogGroup, a.spec.days) || aws.ToString(g.RetentionPolicyName) != "" || g.RetentionInDays == nil && t.made[a.Target] == nil {
+		missing := unlike(g, *a.spec, t.key(a.spec))
+		if !loggroup.Enough(g.LogGroup, a.spec.days) && aws.ToString(g.RetentionPolicyName) == "" && (g.RetentionInDays != nil || t.made[a.Target] != nil) {
+			missing = errors.Join(fmt.Errorf("it still keeps its events %s after %s were set", daysText(g.days()), daysText(a.spec.days)), missing)
+		}
+		if missing == nil {
 			break
 		}
 		if n == attempts-1 {
-			return fmt.Errorf("it still keeps its events %s after %s were set", daysText(g.days()), daysText(a.spec.days))
+			return fmt.Errorf("what was read back is not what was asked for: %s", strings.ReplaceAll(missing.Error(), "\n", "; "))
 		}
 		if err := t.p.clock.Sleep(ctx, 200*time.Millisecond<<n); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -124,27 +125,29 @@ func (p *planner) confirm(tenant string, spec groupSpec, tags map[string]string,
 //	                     | longer                   | nothing
 //	KMS key              | another, or none         | associated: new events use it
 //	                     | one, and none is wanted  | nothing
-//	class                | another                  | finding: it can't be changed
-//	deletion protection  | off, and wanted          | switched on
+//	class                | another, or not told     | not ready: it can't be changed
+//	deletion protection  | off, or not told, and wanted | switched on
 //	bearer tokens        | on                       | switched off
 //	ownership tags       | missing or others        | tagged
+//
+// What is switched is read back.
 func (p *planner) settings(tenant string, spec groupSpec, g *group, tags map[string]string, unfinished bool) {
 	name := spec.key.name
 	finished := !unfinished && g.tags[tagState] == stateReady
 	begin := Action{Tenant: tenant, Layer: LayerGroup, Target: name, spec: &spec, account: spec.key.account, Repair: finished}
+	readBack := "" // why; empty for no need
 	act := func(kind Kind, now, will, reason string) {
+		readBack = "only what was read back counts"
 		a := begin
 		a.Kind, a.Now, a.Will, a.Reason = kind, now, will, reason
 		p.act(a)
 	}
-	if class := string(g.LogGroupClass); class != "" && class != spec.class {
-		p.find(tenant, LayerGroup, name, "log group %s has class %s instead of %s; a class can't be changed", name, class, spec.class)
+	if err := unlikeClass(g, spec); err != nil {
+		p.find(tenant, LayerGroup, name, "log group %s %v", name, err)
+		p.unmet = append(p.unmet, fmt.Errorf("log group %s %w", name, err))
 	}
 	if have := aws.ToString(g.KmsKeyId); spec.kmsKey != "" && have != spec.kmsKey || spec.ownKey && have == "" {
-		now := have
-		if now == "" {
-			now = "CloudWatch's own key"
-		}
+		now := strings.TrimPrefix(keyText(have), "key ")
 		will := "key " + spec.kmsKey
 		if spec.ownKey {
 			will = "a key of its own"
@@ -157,16 +160,16 @@ func (p *planner) settings(tenant string, spec groupSpec, g *group, tags map[str
 	if aws.ToBool(g.BearerTokenAuthenticationEnabled) {
 		act(CloseBearer, "on", "off", "bearer tokens open the group to API keys that no role's policy is asked about")
 	}
-	raised := false
 	policy := aws.ToString(g.RetentionPolicyName)
 	switch verdict := loggroup.Decide(g.LogGroup, spec.days, unfinished); {
 	case policy != "" && !loggroup.Enough(g.LogGroup, spec.days):
 		p.find(tenant, LayerGroup, name, "log group %s keeps its events %s instead of %s: the account-level retention policy %q wins over it; change the policy", name, daysText(g.days()), daysText(spec.days), policy)
-		if raised = unfinished; raised {
+		if unfinished {
+			readBack = "an account-level policy may win over it"
 			p.retention(tenant, spec, g, "an account-level policy wins for now; the group has days of its own under it", false)
 		}
 	case verdict == loggroup.Raise:
-		raised = true
+		readBack = "an account-level policy may win over it"
 		why := fmt.Sprintf("%s are the least", daysText(spec.days))
 		if unfinished {
 			why = "whoever made the group did not get as far"
@@ -176,8 +179,8 @@ func (p *planner) settings(tenant string, spec groupSpec, g *group, tags map[str
 		p.find(tenant, LayerGroup, name, "log group %s keeps its events for ever; %s are configured; a longer retention is never shortened", name, daysText(spec.days))
 	}
 	if tags == nil {
-		if raised {
-			p.confirm(tenant, spec, nil, "an account-level policy may win over it")
+		if readBack != "" {
+			p.confirm(tenant, spec, nil, readBack)
 		}
 		return
 	}
@@ -210,12 +213,54 @@ func (p *planner) settings(tenant string, spec groupSpec, g *group, tags map[str
 		a := begin
 		a.Kind, a.Now, a.Will, a.Reason, a.tags, a.Repair = TagGroup, now, tagText(missing), "the group's tags say whose it is", missing, len(differ) > 0 && !growth(differ)
 		p.act(a)
-		if raised {
-			p.confirm(tenant, spec, nil, "an account-level policy may win over it")
+		if readBack != "" {
+			p.confirm(tenant, spec, nil, readBack)
 		}
-	case raised:
-		p.confirm(tenant, spec, nil, "an account-level policy may win over it")
+	case readBack != "":
+		p.confirm(tenant, spec, nil, readBack)
 	}
+}
+
+// unlikeClass says that a group has another class than it should, or that AWS does not tell its class.
+func unlikeClass(g *group, spec groupSpec) error {
+	switch class := string(g.LogGroupClass); class {
+	case spec.class:
+		return nil
+	case "":
+		return fmt.Errorf("is not known to have class %s: AWS does not tell its class", spec.class)
+	default:
+		return fmt.Errorf("has class %s instead of %s; a class can't be changed", class, spec.class)
+	}
+}
+
+// unlike says what a group that was read back has not of what was asked for; nil for nothing. Retention
+// is apart: an account-level policy may win over it. key is the ARN of the tenant's own key.
+func unlike(g *group, spec groupSpec, key string) error {
+	var missing []error
+	if err := unlikeClass(g, spec); err != nil {
+		missing = append(missing, fmt.Errorf("it %w", err))
+	}
+	have := aws.ToString(g.KmsKeyId)
+	switch {
+	case key != "" && have != key:
+		missing = append(missing, fmt.Errorf("it is encrypted with %s instead of key %s", keyText(have), key))
+	case spec.ownKey && have == "":
+		missing = append(missing, errors.New("it is not encrypted with a key of its own"))
+	}
+	if spec.protected && !aws.ToBool(g.DeletionProtectionEnabled) {
+		missing = append(missing, errors.New("it has no deletion protection"))
+	}
+	if aws.ToBool(g.BearerTokenAuthenticationEnabled) {
+		missing = append(missing, errors.New("it is still open to bearer tokens"))
+	}
+	return errors.Join(missing...)
+}
+
+func keyText(arn string) string {
+	if arn == "" {
+		return "CloudWatch's own key"
+	}
+	return "key " + arn
 }
 
 // growth: the only tags that differ are those that record who has the tenant, which change

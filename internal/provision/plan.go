@@ -188,6 +188,8 @@ type planner struct {
 	in     Installation
 	o      *Observed
 	result Result
+	// unmet is what the tenant was asked to have, does not have, and can't be given.
+	unmet []error
 }
 
 func (p *planner) act(a Action) { p.result.Actions = append(p.result.Actions, a) }
@@ -240,6 +242,7 @@ func (p *planner) tenant(t Tenant, s *TenantStatus) {
 	} else {
 		finished := g != nil && g.tags[tagState] == stateReady
 		var failed []error
+		p.unmet = nil
 		keyless := spec.ownKey && p.o.keysFailed != nil
 		if keyless {
 			failed = append(failed, p.o.keysFailed)
@@ -252,6 +255,7 @@ func (p *planner) tenant(t Tenant, s *TenantStatus) {
 				p.find(t.Name, LayerGroup, s.Group, "log group %s was there, and somebody deleted it with its logs: a new one is made", s.Group)
 			}
 			p.group(t.Name, spec, g, c)
+			failed = append(failed, p.unmet...)
 		}
 		if roles && (finished || !keyless) {
 			if err := p.role(t.Name, name, r, g, c); err != nil {

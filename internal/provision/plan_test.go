@@ -72,11 +72,11 @@ func TestThePlanIsWhatDiffersAndNothingElse(t *testing.T) {
 			o.groups[key].RetentionInDays, o.groups[key].RetentionPolicyName = aws.Int32(30), aws.String("p")
 		}, "", `the account-level retention policy "p" wins`},
 		"class":         {func(_ *Installation, o *Observed) { o.groups[key].LogGroupClass = "DELIVERY" }, "", "a class can't be changed"},
-		"bearer tokens": {func(_ *Installation, o *Observed) { o.groups[key].BearerTokenAuthenticationEnabled = aws.Bool(true) }, "close-bearer-token!", ""},
+		"bearer tokens": {func(_ *Installation, o *Observed) { o.groups[key].BearerTokenAuthenticationEnabled = aws.Bool(true) }, "close-bearer-token! confirm-group", ""},
 		"protection": {func(in *Installation, o *Observed) {
 			in.DeletionProtection = true
 			o.groups[groupKey{name: "/eks/platform"}].DeletionProtectionEnabled = aws.Bool(true)
-		}, "protect-group! protect-group! protect-group!", ""},
+		}, "protect-group! confirm-group protect-group! confirm-group protect-group! confirm-group", ""},
 		"a key": {func(in *Installation, o *Observed) {
 			in.KMSKeyARN = "arn:aws:kms:us-east-1:123456789012:key/k"
 			for k, g := range o.groups {
@@ -84,7 +84,7 @@ func TestThePlanIsWhatDiffersAndNothingElse(t *testing.T) {
 					g.KmsKeyId = &in.KMSKeyARN
 				}
 			}
-		}, "associate-key!", ""},
+		}, "associate-key! confirm-group", ""},
 		"no key wanted": {func(_ *Installation, o *Observed) {
 			o.groups[key].KmsKeyId = aws.String("arn:aws:kms:us-east-1:123456789012:key/k")
 		}, "", ""},

@@ -22,8 +22,10 @@ type copier struct {
 	earlier  span
 	span     span
 	unclosed bool
-	found    map[string]bool
-	blocked  string // why events are only counted
+	// attempted says that this replay has sent, or may have, a batch of the stream.
+	attempted bool
+	found     map[string]bool
+	blocked   string // why events are only counted
 
 	batch []pending
 	bytes int
@@ -65,6 +67,8 @@ func (c *copier) run(ctx context.Context) error {
 	switch {
 	case errors.As(err, &fatal):
 		return fatal.err
+	case err != nil && c.stopped():
+		return c.stop(ctx)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
@@ -128,6 +132,9 @@ func (c *copier) block(err error) { c.blocked = brief(err) }
 
 // flush copies the batch. It returns an error only where the group's replay ends.
 func (c *copier) flush(ctx context.Context) error {
+	if c.stopped() && c.blocked == "" && !c.cfg.DryRun && len(c.batch) > 0 {
+		return &fatalError{c.stop(ctx)}
+	}
 	batch := c.batch
 	c.batch, c.bytes = nil, 0
 	if len(batch) == 0 {
@@ -143,9 +150,6 @@ func (c *copier) flush(ctx context.Context) error {
 		}
 		return nil
 	}
-	if c.stopped() && c.blocked == "" {
-		return c.stop(ctx, batch)
-	}
 	if err := c.claim(ctx); err != nil {
 		return &fatalError{err}
 	}
@@ -160,6 +164,8 @@ func (c *copier) flush(ctx context.Context) error {
 			return nil
 		case errors.As(err, &fatal):
 			return err
+		case c.stopped():
+			return &fatalError{errStopped}
 		case ctx.Err() != nil:
 			return &fatalError{ctx.Err()}
 		case definite(err):
@@ -178,6 +184,9 @@ func (c *copier) flush(ctx context.Context) error {
 				return &fatalError{err}
 			}
 			if c.found, err = c.out.delivered(ctx, c.target, c.span); err != nil {
+				if c.stopped() {
+					return &fatalError{errStopped}
+				}
 				c.block(err)
 			}
 		}
@@ -188,19 +197,28 @@ func (c *copier) flush(ctx context.Context) error {
 	return nil
 }
 
-// stop ends the replay before a batch, and writes down that the one before has arrived.
-func (c *copier) stop(ctx context.Context, batch []pending) error {
-	for _, p := range batch {
+// stop ends the replay before a batch, which may be empty, and writes down that those before it have
+// arrived. It returns errStopped, or why that could not be written.
+func (c *copier) stop(ctx context.Context) error {
+	for _, p := range c.batch {
 		c.left(p.event)
 	}
-	if c.unclosed && c.book != nil && c.span.cutoff == c.cutoff {
-		c.span.from, c.span.count = batch[0].timestamp, c.count
-		c.span.to = max(c.span.to, c.span.from)
-		if err := c.book.write(ctx, c.span.entry(c.name, c.copied)); err != nil {
-			return &fatalError{err}
-		}
+	switch {
+	case c.blocked != "" || c.cfg.DryRun:
+		return errStopped
+	case !c.attempted:
+		c.copied += c.earlier.count - c.count // what was counted before still is
+		return errStopped
 	}
-	return &fatalError{errStopped}
+	c.span.count = c.count
+	if len(c.batch) > 0 {
+		c.span.from = c.batch[0].timestamp
+		c.span.to = max(c.span.to, c.span.from)
+	}
+	if err := c.book.write(ctx, c.span.entry(c.name, c.copied)); err != nil {
+		return err
+	}
+	return errStopped
 }
 
 // attempt writes down that the batch is sent, and sends what of it has not arrived.
@@ -217,9 +235,12 @@ func (c *copier) attempt(ctx context.Context, batch []pending) error {
 	if err := c.book.write(ctx, next.entry(c.name, c.copied)); err != nil {
 		return &fatalError{err}
 	}
-	c.span, c.unclosed = next, true
+	c.span, c.unclosed, c.attempted = next, true, true
 
 	age := c.out.age(ctx, c.target)
+	if c.stopped() {
+		return &fatalError{errStopped} // the group was not looked at
+	}
 	oldest, newest := now-age.Milliseconds(), now+maxAhead.Milliseconds()
 	var events chunk.Events
 	var sent []string

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -26,6 +27,7 @@ func readJournal(ctx context.Context, r *reader, group string, streams []types.L
 		}
 	}
 	last := created[newest]
+	ended := false // the newest stream's writer, before its stream counted
 	for n := newest; n > 0; n-- {
 		var entries []entry
 		err := r.events(ctx, group, journalStream(n), 0, 0, func(e event) error {
@@ -44,16 +46,17 @@ func readJournal(ctx context.Context, r *reader, group string, streams []types.L
 		}
 		s, err := fold(entries)
 		if errors.Is(err, errUnready) {
+			ended = ended || n == newest && s.stopped
 			continue // whoever began it ended before it counted, and copied nothing
 		}
 		if err != nil {
 			return nil, newest, fmt.Errorf("stream %s of %s: %w", journalStream(n), group, err)
 		}
 		// What the newest stream's writer is at is not told by an older one.
-		s.stopped, s.last = s.stopped && n == newest, last
+		s.stopped, s.last = ended || s.stopped && n == newest, last
 		return s, newest, nil
 	}
-	return &state{held: map[string]int64{}, spans: map[string]span{}, stopped: newest == 0, last: last}, newest, nil
+	return &state{held: map[string]int64{}, spans: map[string]span{}, stopped: ended || newest == 0, last: last}, newest, nil
 }
 
 // logbook writes one stream of the journal.
@@ -62,11 +65,12 @@ type logbook struct {
 	clock   Clock
 	group   string
 	stream  string
+	first   entry // the begin, with which a stream begins whatever follows
 	n       int
 	put     time.Time // when something was last written
-	// lost says that it is not known whether an entry was written: the next would have its
-	// number, or leave it out.
-	lost bool
+	// lost are entries of which it is not known whether they were written: the next would have
+	// their numbers, or leave them out.
+	lost []entry
 }
 
 var (
@@ -108,7 +112,7 @@ func (l *logbook) writeAll(ctx context.Context, entries []entry) error {
 // write adds entries and returns once CloudWatch has them. The SDK tries again: an entry
 // that is there twice is one.
 func (l *logbook) write(ctx context.Context, entries ...entry) error {
-	if l.lost {
+	if len(l.lost) > 0 {
 		return errLost
 	}
 	now := l.clock.Now()
@@ -129,8 +133,9 @@ func (l *logbook) write(ctx context.Context, entries ...entry) error {
 	}
 	out, err := l.account.PutLogEvents(ctx, in)
 	if err != nil {
-		if l.lost = !definite(err); !l.lost {
-			l.n -= len(entries)
+		l.n -= len(entries)
+		if !definite(err) {
+			l.lost = slices.Clone(entries)
 		}
 		return fmt.Errorf("failed to write the journal in %s: %w", l.group, err)
 	}
@@ -142,6 +147,17 @@ func (l *logbook) write(ctx context.Context, entries ...entry) error {
 	}
 	l.put = now
 	return nil
+}
+
+// stop gives the lease back. Entries of which it is not known whether they were written go once more
+// before that, under their numbers: an entry that is there twice is one.
+func (l *logbook) stop(ctx context.Context) error {
+	last := append(l.lost, entry{Kind: kindStopped})
+	if l.n == 0 && len(l.lost) == 0 { // the begin was refused
+		last = append([]entry{l.first}, last...)
+	}
+	l.lost = nil
+	return l.writeAll(ctx, last)
 }
 
 // alive says that somebody is at work, where nothing else said so for a while.

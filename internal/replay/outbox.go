@@ -19,6 +19,7 @@ import (
 // CloudWatch accepted it.
 type outbox struct {
 	cfg    Config
+	ending *ending
 	reader func(awsclient.Role) *reader
 	queue  *delivery.Deliverer
 
@@ -29,10 +30,10 @@ type outbox struct {
 	sent    uint64                            // batches
 }
 
-func newOutbox(cfg Config) *outbox {
-	o := &outbox{cfg: cfg, keepers: map[awsclient.Role]*loggroup.Keeper{}, specs: map[string]loggroup.Spec{}, oldest: map[delivery.Target]time.Duration{}}
+func newOutbox(cfg Config, e *ending) *outbox {
+	o := &outbox{cfg: cfg, ending: e, keepers: map[awsclient.Role]*loggroup.Keeper{}, specs: map[string]loggroup.Spec{}, oldest: map[delivery.Target]time.Duration{}}
 	o.queue = delivery.New(o, delivery.Config{
-		Log: cfg.Log, MaxInFlight: 4, Compress: true, LedgerSize: 1, AttemptTimeout: callTime, Now: cfg.Clock.Now, Skew: cfg.Clock.Ahead,
+		Log: cfg.Log, MaxInFlight: 4, Compress: !cfg.Uncompressed, LedgerSize: 1, AttemptTimeout: callTime, Now: cfg.Clock.Now, Skew: cfg.Clock.Ahead,
 		Guard: func(delivery.Target) bool { return false }, // what fails is told, not quarantined
 	})
 	return o
@@ -135,8 +136,18 @@ func definite(err error) bool {
 // confirmTime bounds the wait for the retention of groups that were created.
 const confirmTime = 30 * time.Second
 
-// close waits for calls under way, and for the retention of groups that were created.
+// abort breaks off the calls under way. Nothing may be sent after it.
+func (o *outbox) abort() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	o.queue.Close(now)
+}
+
+// close waits for calls under way, and for the retention of groups that were created; for neither
+// once the replay's end is asked for.
 func (o *outbox) close(ctx context.Context) {
+	ctx, release := o.ending.breakable(ctx)
+	defer release()
 	o.queue.Close(ctx)
 	end := o.cfg.Clock.Now().Add(confirmTime)
 	for _, k := range o.keepers {

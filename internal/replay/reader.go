@@ -20,7 +20,20 @@ const readInterval = 100 * time.Millisecond
 type reader struct {
 	account Account
 	clock   Clock
+	ending  *ending
 	next    time.Time
+}
+
+// ask makes a call that reads, when the next may be made. It is broken off when the end of the replay is
+// asked for, and says so.
+func ask[I, O any](ctx context.Context, r *reader, call func(context.Context, *I, ...func(*cloudwatchlogs.Options)) (*O, error), in *I) (*O, error) {
+	ctx, release := r.ending.breakable(ctx)
+	defer release()
+	if err := r.pace(ctx); err != nil {
+		return nil, r.ending.because(err)
+	}
+	out, err := call(ctx, in)
+	return out, r.ending.because(err)
 }
 
 // pace waits until the next call may be made.
@@ -41,10 +54,7 @@ func (r *reader) groups(ctx context.Context, prefix string) (names []string, ser
 	in := &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &prefix}
 	listed := map[string]bool{}
 	for {
-		if err := r.pace(ctx); err != nil {
-			return nil, server, err
-		}
-		out, err := r.account.DescribeLogGroups(ctx, in)
+		out, err := ask(ctx, r, r.account.DescribeLogGroups, in)
 		if err != nil {
 			return nil, server, err
 		}
@@ -67,10 +77,7 @@ func (r *reader) groups(ctx context.Context, prefix string) (names []string, ser
 // retention is how many days a group keeps its events; 0 for ever, or where the group is
 // not there.
 func (r *reader) retention(ctx context.Context, group string) (days int, err error) {
-	if err := r.pace(ctx); err != nil {
-		return 0, err
-	}
-	out, err := r.account.DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupIdentifiers: []string{group}})
+	out, err := ask(ctx, r, r.account.DescribeLogGroups, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupIdentifiers: []string{group}})
 	if err != nil {
 		return 0, err
 	}
@@ -90,10 +97,7 @@ func (r *reader) streams(ctx context.Context, group string) (list []types.LogStr
 	in := &cloudwatchlogs.DescribeLogStreamsInput{LogGroupName: &group, OrderBy: types.OrderByLogStreamName}
 	listed := map[string]bool{}
 	for {
-		if err := r.pace(ctx); err != nil {
-			return nil, server, err
-		}
-		out, err := r.account.DescribeLogStreams(ctx, in)
+		out, err := ask(ctx, r, r.account.DescribeLogStreams, in)
 		if err != nil {
 			return nil, server, fmt.Errorf("failed to list the streams of %s: %w", group, err)
 		}
@@ -132,10 +136,7 @@ func (r *reader) events(ctx context.Context, group, stream string, from, before 
 		in.EndTime = &before
 	}
 	for {
-		if err := r.pace(ctx); err != nil {
-			return err
-		}
-		out, err := r.account.GetLogEvents(ctx, in)
+		out, err := ask(ctx, r, r.account.GetLogEvents, in)
 		if err != nil {
 			return fmt.Errorf("failed to read stream %s of %s: %w", stream, group, err)
 		}

@@ -71,13 +71,16 @@ type Config struct {
 	// Settle is how long after an event came in it can be relied on that it is read, and
 	// its stream listed: CloudWatch is eventually consistent. What is younger is left.
 	Settle time.Duration
+	// Uncompressed sends events without gzip.
+	Uncompressed bool
 	// CreateGroups allows creating a group that is missing; Spec says what it is like.
 	CreateGroups bool
 	Spec         func(tenancy.Home) loggroup.Spec
 	// As is CloudWatch Logs as an identity; the zero Role is one's own.
 	As  func(awsclient.Role) Account
 	Log *slog.Logger
-	// Stop ends the replay after the batch under way; nil for never.
+	// Stop ends the replay after the batch under way, and within 10 s whatever CloudWatch
+	// does; nil for never.
 	Stop <-chan struct{}
 	// Progress is told how far it is; it may be nil.
 	Progress func(Progress)
@@ -174,7 +177,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if cfg.Clock.Ahead == nil {
 		cfg.Clock.Ahead = func() time.Duration { return 0 }
 	}
-	r := &runner{cfg: cfg, readers: map[awsclient.Role]*reader{}, out: newOutbox(cfg)}
+	ending, ctx, release := newEnding(ctx, cfg.Stop)
+	defer release()
+	r := &runner{cfg: cfg, ending: ending, readers: map[awsclient.Role]*reader{}, out: newOutbox(cfg, ending)}
 	r.out.reader = r.reader
 	defer r.out.close(ctx)
 	groups, err := r.groups(ctx)
@@ -200,6 +205,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 // runner is one Run.
 type runner struct {
 	cfg      Config
+	ending   *ending
 	mu       sync.Mutex
 	readers  map[awsclient.Role]*reader
 	out      *outbox
@@ -213,7 +219,7 @@ func (r *runner) reader(role awsclient.Role) *reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.readers[role] == nil {
-		r.readers[role] = &reader{account: r.cfg.As(role), clock: r.cfg.Clock}
+		r.readers[role] = &reader{account: r.cfg.As(role), clock: r.cfg.Clock, ending: r.ending}
 	}
 	return r.readers[role]
 }
@@ -243,10 +249,10 @@ func (r *runner) heard(server time.Time) {
 
 func (r *runner) stopped() bool {
 	select {
-	case <-r.cfg.Stop:
+	case <-r.cfg.Stop: // the wish is here before it is known everywhere
 		return true
 	default:
-		return false
+		return r.ending.asked.Err() != nil
 	}
 }
 
@@ -279,9 +285,6 @@ func (r *runner) groups(ctx context.Context) ([]string, error) {
 	}
 	return groups, nil
 }
-
-// errStopped: the operator wants an end.
-var errStopped = errors.New("stopped; run it again to go on")
 
 // group replays one quarantine group.
 func (r *runner) group(ctx context.Context, name, group string) Tenant {

@@ -572,6 +572,29 @@ func TestTwoReplaysThatBeginAtTheSameMomentAreOne(t *testing.T) {
 	require.Equal(t, numbers(1, 8), w.home("/eks/tenants/acme", acmeStream))
 }
 
+func TestReplayHasEndedTenSecondsAfterItWasAskedTo(t *testing.T) {
+	require.Less(t, finishTime+lastTime, 10*time.Second)
+}
+
+// A replay that ends before its journal counts gives the lease back all the same.
+func TestReplayGivesTheLeaseBackWhereItsJournalWasRefused(t *testing.T) {
+	w := newWorld(t, 0)
+	w.group("/eks/tenants/acme")
+	w.put(acme, acmeStream, w.now(), messages(1, 3)...)
+	w.pass(time.Hour)
+	refused := false
+	w.listen(func(_ int, c fakeaws.Call) error {
+		if c.Operation == "PutLogEvents" && !refused {
+			refused = true
+			return fakeaws.Denied
+		}
+		return nil
+	})
+	require.True(t, one(t, w.run()).Unknown)
+	require.True(t, refused)
+	require.EqualValues(t, 3, one(t, w.run()).Replayed, "at once")
+}
+
 func TestReplayStopsAfterWhatIsUnderWayAndGoesOnAtOnce(t *testing.T) {
 	w := newWorld(t, 0)
 	w.group("/eks/tenants/acme")

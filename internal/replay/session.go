@@ -72,13 +72,13 @@ func (s *session) run(ctx context.Context) (err error) {
 		return fmt.Errorf("another replay%s is at work, or was ended by force: if it says nothing more, this can go on in %s",
 			of(s.state.writer), (leaseTime - idle).Round(time.Second))
 	}
+	defer func() { err = s.close(ctx, err) }()
 	if !s.cfg.DryRun && s.state.replay != "" {
 		if err := s.claim(ctx); err != nil { // to finish what another began
 			return err
 		}
 	}
 	s.progress.Streams = len(streams) - s.newest
-	defer func() { err = s.close(ctx, err) }()
 	for _, st := range streams {
 		name := *st.LogStreamName
 		if strings.HasPrefix(name, tenancy.ReplayStreamPrefix) {
@@ -121,10 +121,13 @@ func (s *session) claim(ctx context.Context) (err error) {
 	if err := book.open(ctx); err != nil {
 		return err
 	}
-	if err := book.writeAll(ctx, append(s.state.begin(s.replay, s.cfg.Writer, s.cutoff), entry{Kind: kindReady})); err != nil {
+	s.book = book // from here on the lease is to be given back
+	known := s.state.begin(s.replay, s.cfg.Writer, s.cutoff)
+	book.first = known[0]
+	if err := book.writeAll(ctx, append(known, entry{Kind: kindReady})); err != nil {
 		return err
 	}
-	s.book, s.result.Replay = book, s.replay
+	s.result.Replay = s.replay
 	if len(s.state.spans) > 0 {
 		// What the one before sent last may not be readable yet.
 		return s.wait(ctx, time.UnixMilli(s.state.last).Add(s.cfg.Settle).Sub(s.now()))
@@ -136,7 +139,7 @@ func (s *session) claim(ctx context.Context) (err error) {
 func (s *session) wait(ctx context.Context, d time.Duration) error {
 	for ; d > 0; d -= aliveEvery {
 		s.tell(d)
-		if err := s.cfg.Clock.Sleep(ctx, min(d, aliveEvery)); err != nil {
+		if err := s.pause(ctx, min(d, aliveEvery)); err != nil {
 			return err
 		}
 		if err := s.alive(ctx); err != nil {
@@ -146,6 +149,12 @@ func (s *session) wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
+func (s *session) pause(ctx context.Context, d time.Duration) error {
+	ctx, release := s.ending.breakable(ctx)
+	defer release()
+	return s.ending.because(s.cfg.Clock.Sleep(ctx, d))
+}
+
 func (s *session) alive(ctx context.Context) error {
 	if s.book == nil {
 		return nil
@@ -153,20 +162,30 @@ func (s *session) alive(ctx context.Context) error {
 	return s.book.alive(ctx)
 }
 
-// close writes the end of this replay: of all of it, or of this process's part.
+// close writes the end of this replay: of all of it, or of this process's part, which gives the lease
+// back.
 func (s *session) close(ctx context.Context, err error) error {
-	if s.book == nil || ctx.Err() != nil || errors.Is(err, errLease) || s.book.lost {
+	if s.book == nil {
 		return err
 	}
-	var last []entry
 	if err == nil {
-		last = append(pages(kindKeep, s.keep), entry{Kind: kindEnd, Streams: len(s.keep), Copied: s.copied})
-	} else {
-		last = []entry{{Kind: kindStopped}}
+		if err = s.book.writeAll(ctx, append(pages(kindKeep, s.keep), entry{Kind: kindEnd, Streams: len(s.keep), Copied: s.copied})); err == nil {
+			return nil
+		}
 	}
-	if failed := s.book.writeAll(ctx, last); err == nil {
-		return failed
+	if errors.Is(err, errLease) || s.ending.force.Err() != nil {
+		return err
 	}
+	if s.stopped() {
+		if awsclient.Classify(err) == awsclient.ClassCanceled {
+			err = errStopped // it was cut off
+		}
+		s.out.abort() // the next replay looks for what arrived: nothing may be on its way then
+		var cancel context.CancelFunc
+		ctx, cancel = s.ending.last()
+		defer cancel()
+	}
+	_ = s.book.stop(ctx) // why the replay ends is told; the lease that is not given back ends by itself
 	return err
 }
 
@@ -177,7 +196,6 @@ func (s *session) stream(ctx context.Context, name string) error {
 	c := &copier{session: s, name: name, replayed: s.state.replayed(name), blocked: home.Why}
 	c.span, c.unclosed = s.state.spans[name]
 	c.earlier = c.span
-	s.copied -= c.span.count // run counts them anew
 	if c.blocked == "" {
 		c.target = s.out.target(home, name)
 		if err := s.refused[delivery.Target{Role: c.target.Role, Group: c.target.Group}]; err != nil {
@@ -192,9 +210,13 @@ func (s *session) stream(ctx context.Context, name string) error {
 		}
 		var err error
 		if c.found, err = s.out.delivered(ctx, c.target, c.span); err != nil {
+			if s.stopped() {
+				return errStopped
+			}
 			c.block(err)
 		}
 	}
+	s.copied -= c.span.count // run counts them anew
 	if err := c.run(ctx); err != nil {
 		return err
 	}
