@@ -103,7 +103,7 @@ func TestWhateverAnswerIsLostTheSameRunFinishes(t *testing.T) {
 		// Calls are made at once, so that the first ones of a run are not always the same: each operation's are counted for themselves.
 		counts := func(t *testing.T, losing string, nth int) map[string]int {
 			a := newAccount(t, fakeaws.Config{})
-			defer a.Close()
+			defer func() { _ = a.Close() }()
 			p := a.provisioner(t, cluster)
 			var mu sync.Mutex
 			seen := map[string]int{}
