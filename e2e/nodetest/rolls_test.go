@@ -192,13 +192,13 @@ func rollUnderLoad(t *testing.T, c *realnode.Cluster, rolls int, name string, tr
 				during++
 			}
 		}
-		t.Logf("roll %d: the old agent ended after %.1f s, the new one started %.1f s later (%d rotations until then) and was ready after %.1f s; from there on %s", i+1,
+		t.Logf("roll %d at %s: the old agent ended after %.1f s, the new one started %.1f s later (%d rotations until then) and was ready after %.1f s; from there on %s", i+1, r.at.UTC().Format("15:04:05.0"),
 			ended.Sub(r.at).Seconds(), started.Sub(ended).Seconds(), during, r.ready.Sub(r.at).Seconds(), c.Lines.Between(w.Name, r.first, end))
 	}
 	t.Logf("%d rolls in %.0f s, %d rotations, %.0f lines/s: %s", rolls, took.Seconds(), len(times), float64(lines)/took.Seconds(), count)
 	for _, r := range count.Missing {
 		if r.First == r.Last {
-			t.Logf("line %d, lost alone, in the kubelet's files:\n%s", r.First, rotations.Show(w, r.First))
+			t.Logf("line %d, lost alone, beside lines that arrived: %s; in the kubelet's files:\n%s", r.First, c.Lines.Around(w.Name, r.First), rotations.Show(w, r.First))
 		}
 	}
 	assert.Zero(t, count.Lost, "lost")

@@ -17,14 +17,16 @@ type Tally struct {
 	writers map[string]*tallied
 	ends    map[string][]int // by log group: the numbers of events that end as a writer's line does and do not begin so
 	stubs   map[string]int   // by log group: events that begin as a writer's line does, and end before its number does
+	began   time.Time
 }
 
 func newTally() *Tally {
-	return &Tally{writers: map[string]*tallied{}, ends: map[string][]int{}, stubs: map[string]int{}}
+	return &Tally{writers: map[string]*tallied{}, ends: map[string][]int{}, stubs: map[string]int{}, began: time.Now()}
 }
 
 type tallied struct {
-	seen     []uint8 // by number, up to 255 times
+	seen     []uint8  // by number, up to 255 times
+	at       []uint32 // by number: when it came first, in ms after the tally's start
 	distinct int
 	cut      int
 	glued    int
@@ -57,8 +59,10 @@ func (t *Tally) observe(group, _ string, message []byte) {
 	}
 	if number >= len(w.seen) {
 		w.seen = append(w.seen, make([]uint8, number+1-len(w.seen))...)
+		w.at = append(w.at, make([]uint32, number+1-len(w.at))...)
 	}
 	if w.seen[number] == 0 {
+		w.at[number] = uint32(time.Since(t.began).Milliseconds()) //nolint:gosec // no test takes 49 days
 		w.distinct++
 	}
 	if w.seen[number] < 255 {
@@ -187,6 +191,25 @@ func (t *Tally) Between(id string, first, end int) Count {
 		}
 	}
 	return c
+}
+
+// Around says when the lines around one arrived.
+func (t *Tally) Around(id string, number int) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.writers[id]
+	if w == nil {
+		return "none arrived"
+	}
+	var all []string
+	for n := max(0, number-3); n <= number+3 && n < len(w.seen); n++ {
+		when := "never"
+		if w.seen[n] > 0 {
+			when = t.began.Add(time.Duration(w.at[n]) * time.Millisecond).UTC().Format("15:04:05.000")
+		}
+		all = append(all, fmt.Sprintf("%d %s", n, when))
+	}
+	return strings.Join(all, ", ")
 }
 
 // Ends are the events of a log group that are the end of a line without its beginning.
