@@ -24,7 +24,8 @@ import (
 type Config struct {
 	// Logs is the kubelet's folder of pods' logs, /var/log/pods, as tail's path has it.
 	Logs string
-	// DB is tail's database. It is read before the agent starts, and never written.
+	// DB is tail's database. It is read before the agent starts; rows of files that are gone are removed where another
+	// file has their inode.
 	DB string
 	// Dir is where the rest of rotated files is laid down: <Dir>/<pod>/<container>/<restarts>.<time>.log.
 	Dir string
@@ -110,6 +111,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	var stale []Row
 	for log, files := range logs {
 		known.rows = of[log]
 		t := &tracker{}
@@ -122,6 +124,7 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 			cfg.Log.Error("what was not read of a log cannot be found out; what was rotated while no agent ran is not delivered", "log", string(log), "error", err)
 			p = Plan{Current: Unread{File: files[len(files)-1]}}
 		}
+		stale = append(stale, p.Stale...)
 		for _, g := range p.Gaps {
 			f.lost(log, g.Bytes, "its file was rotated and removed while no agent ran", "opened", g.Opened.UTC().Format(time.RFC3339))
 		}
@@ -140,6 +143,9 @@ func Prepare(ctx context.Context, cfg Config) (*Follower, error) {
 		for _, g := range p.Gaps {
 			f.lost(log, g.Bytes, "its pod was removed while no agent ran", "opened", g.Opened.UTC().Format(time.RFC3339))
 		}
+	}
+	if err := deleteRows(ctx, cfg.DB, stale); err != nil {
+		cfg.Log.Error("what tail's database has of files that are gone cannot be removed; tail may go on with others in their place, and not from their start", "file", cfg.DB, "error", err)
 	}
 	if err := f.writeJournal(); err != nil {
 		cfg.Log.Error("what is unread cannot be written down; should the agent be killed before it has opened all files, the rest is not delivered", "error", err)

@@ -33,6 +33,9 @@ type Plan struct {
 	Current Unread
 	// Gaps are files that are lost.
 	Gaps []Gap
+	// Stale are rows of other files that have the inode of the one that is written. tail would go on with it from their
+	// offset, where the bytes in front of that happen to be the same: it compares 32 of them, which ends of lines often share.
+	Stale []Row
 }
 
 // content tells whether the bytes in front of a row's offset are those of a file.
@@ -80,9 +83,12 @@ func plan(files []File, known past, same content, firstLine func(File) (time.Tim
 	oldest := len(files) // before it, files were read and their rows are gone
 	for i := range known.rows {
 		r, last := &known.rows[i], i == len(known.rows)-1
-		at, err := place(files, known.of, rowOf, *r, same)
+		at, err := place(files, known, rowOf, *r, same)
 		if err != nil {
 			return Plan{}, err
+		}
+		if n := len(files) - 1; n >= 0 && at != n && files[n].Rotated == "" && files[n].ID.Inode == r.Inode {
+			p.Stale = append(p.Stale, *r)
 		}
 		if at >= 0 {
 			rowOf[at] = r // of two rows of one file the later one counts, as it does for tail
@@ -182,7 +188,8 @@ func beganAfter(f File, opened time.Time, firstLine func(File) (time.Time, bool)
 }
 
 // place finds the file that a row is about, or -1. Its inode alone does not say it.
-func place(files []File, of []*version, taken []*Row, r Row, same content) (int, error) {
+func place(files []File, known past, taken []*Row, r Row, same content) (int, error) {
+	of := known.of
 	if _, rotated, _, ok := split(r.Name); ok && rotated != "" {
 		return slices.IndexFunc(files, func(f File) bool { return f.Rotated == rotated }), nil
 	}
@@ -199,14 +206,18 @@ func place(files []File, of []*version, taken []*Row, r Row, same content) (int,
 		if f.Gzip || f.ID.Inode != r.Inode || f.Size < r.Offset {
 			continue
 		}
+		// Made after tail had opened the row's file. tail keeps a row's time where it goes on with it for another file, but
+		// then the journal knows that one.
+		younger := f.ID.Born >= r.Created.Add(time.Second).UnixNano()
 		switch {
+		case younger && known.before == journaled:
 		case r.MarkerSize > 0:
 			if ok, err := same(f, r); err != nil || ok {
 				return i, err
 			}
 		case f.ID.Born > 0:
-			if f.ID.Born < r.Created.Add(time.Second).UnixNano() {
-				return i, nil // made before tail opened it
+			if !younger {
+				return i, nil
 			}
 		case i == firstSince(files, taken, r):
 			return i, nil

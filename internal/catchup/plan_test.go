@@ -72,6 +72,7 @@ func TestPlan(t *testing.T) {
 		want    unread
 		from    int64 // of the file that is written
 		gaps    int
+		stale   int
 		began   int // when the first line of the oldest file was written
 	}{
 		{name: "nothing was rotated", before: tails, files: []File{current(1)}, rows: []Row{row(0, 1, 300)}, from: 300},
@@ -82,8 +83,8 @@ func TestPlan(t *testing.T) {
 		{name: "a rotation that tail noticed before its end", before: tails, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, rows: []Row{renamed(row(0, 1, 300), 5), row(5, 2, 100)},
 			want: unread{at(5): 300, at(6): 100}},
 		{name: "files from before, which were read and dropped", before: tails, files: []File{compressed(1), rotatedFile(2, 5), current(6)}, rows: []Row{row(2, 6, 10)}, from: 10},
-		{name: "the inode is the new file's now", before: tails, files: []File{compressed(5), current(1)}, rows: []Row{row(0, 1, 300)}, content: map[string]uint64{at(5): 1, "": 77}, want: unread{at(5): 300}},
-		{name: "the inode is the new file's now, and nothing was read", before: tails, files: []File{compressed(5), rotatedFile(6, 2), current(1)}, rows: []Row{row(0, 1, 0)}, want: unread{at(5): 0, at(6): 0}},
+		{name: "the inode is the new file's now", stale: 1, before: tails, files: []File{compressed(5), current(1)}, rows: []Row{row(0, 1, 300)}, content: map[string]uint64{at(5): 1, "": 77}, want: unread{at(5): 300}},
+		{name: "the inode is the new file's now, and nothing was read", stale: 1, before: tails, files: []File{compressed(5), rotatedFile(6, 2), current(1)}, rows: []Row{row(0, 1, 0)}, want: unread{at(5): 0, at(6): 0}},
 		{name: "a file that was never read, with an inode of before", before: tails, files: []File{rotatedFile(3, 1), rotatedFile(5, 2), current(3)}, rows: []Row{renamed(row(0, 1, 1000), 3), renamed(row(3, 2, 0), 5)}, want: unread{at(5): 0}},
 		{name: "the last file is gone", before: tails, files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 300)}, content: map[string]uint64{at(7): 55}, want: unread{at(7): 0, at(8): 0}, gaps: 1},
 		{name: "the last file is gone, and nothing of it was read", before: tails, files: []File{compressed(7), rotatedFile(8, 3), current(4)}, rows: []Row{row(0, 1, 0)}, began: 6, want: unread{at(7): 0, at(8): 0}, gaps: 1},
@@ -112,6 +113,8 @@ func TestPlan(t *testing.T) {
 			rows: []Row{row(6, 3, 5)}, from: 5, gaps: 1},
 		{name: "a pod that is gone, and was read", before: journaled, journal: []*version{{id: FileID{Inode: 3}, state: read, open: true, position: 90, size: 90}}, rows: []Row{row(6, 3, 90)}},
 		{name: "a pod that is gone, and was not read", before: journaled, journal: []*version{{id: FileID{Inode: 3}, state: read, open: true, position: 80, size: 90}}, rows: []Row{row(6, 3, 70)}, gaps: 1},
+		{name: "an inode that was used again, and lines that all end alike", before: journaled, files: []File{compressed(5), born(rotatedFile(6, 2), 51), born(current(1), 68)},
+			journal: []*version{{id: FileID{1, noon.UnixNano()}, state: read, head: head(1)}}, rows: []Row{row(0, 1, 300)}, content: map[string]uint64{at(5): 1, "": 1}, want: unread{at(5): 300, at(6): 0}, stale: 1},
 		{name: "made since the journal was written", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{rotated: at(5), state: done}}, want: unread{at(6): 0}},
 		{name: "was to be laid down", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{rotated: at(5), state: due, from: 70}, {rotated: at(6), state: done}}, want: unread{at(5): 70}},
 		{name: "nothing was read of a file that is compressed now", before: journaled, files: []File{compressed(5), rotatedFile(6, 2), current(3)}, journal: []*version{{id: FileID{Inode: 1}, state: read, head: head(1)}},
@@ -156,6 +159,7 @@ func TestPlan(t *testing.T) {
 			require.Equal(t, c.want, got)
 			require.Equal(t, c.from, p.Current.From)
 			require.Len(t, p.Gaps, c.gaps)
+			require.Len(t, p.Stale, c.stale)
 		})
 	}
 }
@@ -266,6 +270,20 @@ func TestWhatCannotBeReadKeepsNothingFromStarting(t *testing.T) {
 	_, reports, said := prepare(t, dir)
 	require.Empty(t, reports)
 	require.Contains(t, said, "is damaged, and is left out")
+}
+
+func TestRowsOfFilesThatAreGoneAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	log := layout(t, dir, map[string]string{"0.log": strings.Repeat("alike\n", 100)})
+	id, _, _, _, err := stat(string(log))
+	require.NoError(t, err)
+	rows := []Row{{Name: string(log), Inode: id.Inode, Offset: 60, Created: noon, Marker: 1, MarkerSize: 32}, {Name: "/other/0.log", Inode: id.Inode, Created: noon}}
+	saveRows(t, filepath.Join(dir, "tail.db"), rows)
+	prepare(t, dir)
+	left, err := readRows(t.Context(), filepath.Join(dir, "tail.db"))
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	require.Equal(t, "/other/0.log", left[0].Name)
 }
 
 // A database of a Fluent Bit before 5.1 has no markers.

@@ -29,13 +29,37 @@ type Row struct {
 	Created time.Time `json:"created"`
 }
 
+// openDB opens tail's database while no Fluent Bit uses it: for writing, for SQLite then takes over what a Fluent Bit that
+// was killed left in its write-ahead log.
+func openDB(path string) (*sql.DB, error) {
+	return sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: "mode=rw&_pragma=busy_timeout(5000)"}).String())
+}
+
+// deleteRows removes rows of tail's database, which tail would take to be another file's.
+func deleteRows(ctx context.Context, path string, rows []Row) (err error) {
+	if len(rows) == 0 {
+		return nil
+	}
+	db, err := openDB(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for _, r := range rows {
+		_, err := db.ExecContext(ctx, "DELETE FROM in_tail_files WHERE inode = ? AND name = ? AND offset = ?", int64(r.Inode), r.Name, r.Offset) //nolint:gosec // SQLite has signed integers only
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readRows reads tail's database while no Fluent Bit uses it. Where there is no database yet, there are no rows.
 func readRows(ctx context.Context, path string) (rows []Row, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	// Opened for writing: SQLite then takes over what a Fluent Bit that was killed left in its write-ahead log.
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: "mode=rw&_pragma=busy_timeout(5000)"}).String())
+	db, err := openDB(path)
 	if err != nil {
 		return nil, err
 	}
